@@ -1,0 +1,73 @@
+# make run     the default study: environment, training, tables, figures, and what they say
+# make test    everything the tests need, then all of them
+# make help    the rest
+
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format smoke sensitivity report rulegraph schema benchmark clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "difftime needs Python 3.11 or newer; $$($(PYTHON) --version) is $(PYTHON). Try: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "Python's venv module is missing. On Debian and Ubuntu: sudo apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+$(VENV)/run: $(VENV)/python pyproject.toml constraints.txt
+	@echo "Installing the pinned packages into $(VENV) (PyTorch is the large one) ..."
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/test: $(VENV)/run
+	@$(INSTALL) --editable '.[test]'
+	@touch $@
+
+run: $(VENV)/run  ## the default study on all cores; CORES=2 takes fewer
+	snakemake --cores $(CORES)
+	@difftime show results
+
+smoke: $(VENV)/run  ## every rule once, in seconds
+	snakemake --cores $(CORES) --configfile config/smoke.yaml
+	@difftime show results/smoke
+
+sensitivity: $(VENV)/run  ## T* by setting: half an hour
+	snakemake --cores $(CORES) --configfile config/sensitivity.yaml
+	@difftime show results/sensitivity
+
+report: $(VENV)/run  ## results/report.html: tables, figures and settings in one file that opens offline
+	snakemake --report results/report.html
+
+test: $(VENV)/test  ## all tests
+	pytest
+
+lint: $(VENV)/test  ## style of Python and Snakemake files
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: $(VENV)/test  ## put the style right
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+rulegraph: $(VENV)/run  ## draw the rules into README.md
+	$(BIN)/python -m workflow.rulegraph
+
+schema: $(VENV)/run  ## write the settings' JSON schema for editors
+	difftime schema > workflow/schemas/config.schema.json
+
+benchmark: $(VENV)/run  ## the tables in benchmarks/README.md: some twenty minutes
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment; results stay
+	rm -rf $(VENV)

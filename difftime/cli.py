@@ -1,0 +1,224 @@
+"""`difftime <verb>`: what the pipeline's rules call, and what a person can call instead.
+
+Heavy imports stay inside the verbs, so that `--help` is quick and redrawing a figure needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from difftime import __version__
+from difftime.config import (
+    MEASURED_BY,
+    BadSettings,
+    CollectedName,
+    ElboSettings,
+    FigureName,
+    FigureSettings,
+    LikelihoodSettings,
+    NoiseName,
+    OptimumSettings,
+    SampleSettings,
+    Study,
+    cells_measured,
+    parse,
+)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+CellFile = Annotated[Path, typer.Argument(help="The cell's cell.json; its folder holds the rest", dir_okay=False)]
+JsonText = Annotated[str, typer.Option(help="Settings as JSON; what is left out keeps its default")]
+Noise = StrEnum("Noise", get_args(NoiseName))
+"""NoiseName, as typer takes no list of literals."""
+Noises = Annotated[list[Noise], typer.Option(help="Where the reverse process starts; may be given twice")]
+Threads = Annotated[int, typer.Option(help="CPU threads", min=1)]
+Minutes = Annotated[float, typer.Option(help="Minutes between saved resume states", min=0)]
+Table = Annotated[Path, typer.Option(help="The Parquet table of this name")]
+Output = Annotated[Path, typer.Option(help="The file to write")]
+
+
+def _json(text: str, source: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise BadSettings(f"{source} is not JSON: {error}") from None
+
+
+def _settings(kind: Any, text: str) -> Any:
+    return parse(kind, _json(text, "--settings"), "--settings")
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is meant for the person at the keyboard; the others keep their traceback."""
+    expected: list[type[Exception]] = [BadSettings, OSError]
+    for module, names in {
+        "difftime.checkpoint": ["BadFile"],
+        "difftime.train": ["Diverged", "Interrupted"],
+        "difftime.tables": ["BadTable"],
+    }.items():
+        if module in sys.modules:
+            expected += [getattr(sys.modules[module], name) for name in names]
+    return tuple(expected)
+
+
+def _verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Make `function` a verb: logging on, and expected errors as one message and exit code 1."""
+
+    @wraps(function)
+    def verb(*args: Any, **kwargs: Any) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+        try:
+            function(*args, **kwargs)
+        except Exception as error:
+            if not isinstance(error, _expected_errors()):
+                raise
+            typer.echo(f"difftime: {error}", err=True)
+            raise typer.Exit(1) from None
+
+    return app.command()(verb)
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version and stop")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _use(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+@_verb
+def train(cell: CellFile, checkpoint_minutes: Minutes = 10.0, threads: Threads = 1) -> None:
+    """Train the networks of a cell: cell.json -> weights.safetensors, history.parquet."""
+    from difftime.verbs.train import run
+
+    _use(threads)
+    run(cell.parent, checkpoint_minutes=checkpoint_minutes)
+
+
+@_verb
+def elbo(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Threads = 1) -> None:
+    """Take the ELBO of a trained cell apart: -> elbo.parquet."""
+    from difftime.verbs.elbo import run
+
+    _use(threads)
+    run(cell.parent, _settings(ElboSettings, settings), p_noise)
+
+
+@_verb
+def likelihood(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Threads = 1) -> None:
+    """Likelihood of held-out points under a trained cell's ODE and SDE: -> likelihood.parquet."""
+    from difftime.verbs.likelihood import run
+
+    _use(threads)
+    run(cell.parent, _settings(LikelihoodSettings, settings), p_noise)
+
+
+@_verb
+def samples(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Threads = 1) -> None:
+    """Samples of a trained cell, compared with the data: -> samples, modes, histogram and cost.parquet."""
+    from difftime.verbs.samples import run
+
+    _use(threads)
+    run(cell.parent, _settings(SampleSettings, settings), p_noise)
+
+
+@_verb
+def collect(
+    table: Annotated[CollectedName, typer.Argument(help="The table's name")],
+    cells: Annotated[Path, typer.Option(help="The study's grid, as the pipeline writes it, beside the folder cells")],
+    output: Output,
+) -> None:
+    """The tables of single cells as one: Parquet, Markdown and HTML."""
+    from difftime import tables
+
+    names = cells_measured(_json(cells.read_text(), str(cells)), MEASURED_BY[table])
+    tables.save(
+        tables.collect([cells.parent / "cells" / name / f"{table}.parquet" for name in names], table), table, output
+    )
+
+
+@_verb
+def optimum(elbo: Table, output: Output, seed: int = 0, settings: JsonText = "{}") -> None:
+    """The optimal T of every line of the elbo table, with its bootstrap interval."""
+    from difftime import tables
+
+    found = tables.optimum(tables.read(elbo, "elbo"), _settings(OptimumSettings, settings), seed)
+    tables.save(found, "optimum", output)
+
+
+@_verb
+def bounds(elbo: Table, likelihood: Table, output: Output) -> None:
+    """Check ELBO <= E log q <= -entropy for the reverse SDE in every row, and say so loudly where it fails."""
+    from difftime import tables
+
+    found = tables.bounds(tables.read(elbo, "elbo"), tables.read(likelihood, "likelihood"))
+    tables.save(found, "bounds", output)
+    broken = found[~found.holds]
+    if len(broken):
+        typer.echo(f"WARNING: {len(broken)} of {len(found)} rows break ELBO <= E log q_SDE <= E log p:", err=True)
+        typer.echo(tables.markdown(broken), err=True)
+
+
+@_verb
+def summarise(
+    elbo: Table,
+    optimum: Table,
+    output: Output,
+    likelihood: Annotated[Path | None, typer.Option(help="Left out if the study does not measure it")] = None,
+    samples: Annotated[Path | None, typer.Option(help="Left out if the study does not measure them")] = None,
+) -> None:
+    """Means and standard errors over seeds, beside the optimal T."""
+    from difftime import tables
+
+    frames = {
+        name: tables.read(path, name) if path else tables.empty(name)
+        for name, path in {"elbo": elbo, "likelihood": likelihood, "samples": samples}.items()
+    }
+    tables.save(tables.summarise(**frames, best=tables.read(optimum, "optimum")), "summary", output)
+
+
+@_verb
+def figure(
+    name: Annotated[FigureName, typer.Argument(help="The figure's name")],
+    table: Annotated[Path, typer.Option(help="The Parquet table that the figure shows")],
+    output: Annotated[Path, typer.Option(help="The PDF to write; a PNG is written beside it")],
+    settings: JsonText = "{}",
+) -> None:
+    """Draw a figure from its table."""
+    from difftime import figures
+
+    figures.draw(name, table, output, _settings(FigureSettings, settings))
+
+
+@_verb
+def show(
+    results: Annotated[Path, typer.Argument(help="The study's results folder", file_okay=False, exists=True)],
+) -> None:
+    """Say where a finished study's tables and figures lie, and which T is best."""
+    from difftime import tables
+
+    typer.echo(tables.findings(results))
+
+
+@_verb
+def schema() -> None:
+    """Print the JSON schema of a configuration file, for editors."""
+    typer.echo(json.dumps(Study.model_json_schema(), indent=2))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,676 @@
+"""The settings of a study and its grid of cells. No torch: Snakemake reads this at every call.
+
+A cell is dataset × SDE × network × T; its seeds are a batch inside it. What determines a cell's weights is in `Cell`
+and goes into its cell.json; what only measures them stays in the study and goes onto the command line of a measurement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from textwrap import shorten
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+Measure = Literal["elbo", "likelihood", "samples"]
+NoiseName = Literal["standard", "matched"]
+FigureName = Literal["fig1", "fig2", "fig3", "fig4", "quality", "cost", "sensitivity"]
+CollectedName = Literal["elbo", "likelihood", "samples", "modes", "histogram", "cost"]
+MEASURED_BY: dict[CollectedName, Measure] = {
+    "elbo": "elbo",
+    "likelihood": "likelihood",
+    "samples": "samples",
+    "modes": "samples",
+    "histogram": "samples",
+    "cost": "samples",
+}
+"""Which measurement of a cell a table is collected from."""
+FIGURE_TABLE: dict[FigureName, str] = {
+    "fig1": "samples",
+    "fig2": "summary",
+    "fig3": "summary",
+    "fig4": "histogram",
+    "quality": "samples",
+    "cost": "cost",
+    "sensitivity": "optimum",
+}
+"""The one table that each figure shows; the summary and the optimum are drawn from the elbo table."""
+KEYS = ("dataset", "sde", "net", "T")
+
+
+Place = tuple[int | str, ...]
+Fault = dict[str, Any]
+"""What pydantic reports of one fault: its type, its place `loc`, and the `input` found there."""
+
+
+def fault(text: str, found: Any, place: Place = ()) -> Fault:
+    """A fault of our own, at a place inside what is being checked."""
+    return {"type": "fault", "loc": place, "input": found, "ctx": {"text": text}}
+
+
+def refuse(faults: Sequence[Fault]) -> None:
+    """Raise all faults in one ValidationError; nothing if there are none."""
+    if faults:
+        raise ValidationError.from_exception_data(
+            "settings",
+            [
+                f | {"type": PydanticCustomError("fault", "{text}", f["ctx"])} if f["type"] == "fault" else f
+                for f in faults
+            ],
+        )
+
+
+def _number(value: Any) -> Any:
+    """Refuse booleans, which YAML makes of yes and no, and which Python would take for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not yes or no")
+    return value
+
+
+NotBool = BeforeValidator(_number)
+Number = Annotated[float, Field(allow_inf_nan=False), NotBool]
+Positive = Annotated[float, Field(allow_inf_nan=False, gt=0), NotBool]
+Tolerance = Annotated[float, Field(allow_inf_nan=False, ge=1e-13), NotBool]
+"""RK45 refuses a relative tolerance near the spacing of float64 numbers."""
+Count = Annotated[int, Field(ge=1), NotBool]
+AtLeast2 = Annotated[int, Field(ge=2), NotBool]
+"""How many are needed for a standard error."""
+Evaluations = Annotated[int, Field(ge=8), NotBool]
+"""RK45 takes 2 to start and 6 per step."""
+Seed = Annotated[int, Field(ge=0), NotBool]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+
+class Settings(BaseModel):
+    """Immutable, and closed: a key that is not declared is an error, not a comment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _closed(cls, values: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        """Name the nearest key beside one that is unknown."""
+        try:
+            return check(values)
+        except ValidationError as error:
+            ours = ("extra_forbidden", 1)
+            refuse([cls._unknown(f) if (f["type"], len(f["loc"])) == ours else f for f in error.errors()])
+
+    @classmethod
+    def _unknown(cls, extra: Fault) -> Fault:
+        near = get_close_matches(str(extra["loc"][0]), cls.model_fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here are {', '.join(cls.model_fields)}"
+        return fault(f"no such key; {hint}", extra["input"], extra["loc"])
+
+    def canonical(self, exclude: set[str] | None = None) -> str:
+        """One JSON text per meaning: `1` and `1.0`, or another order of the keys, give the same."""
+        return json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def one_or_many(value: Any) -> Any:
+    """Let a list of one be written without brackets."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+class OneOrMany:
+    """Marks a list whose only item may stand without brackets, also for the editors that read the JSON schema."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(one_or_many, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        many = handler(schema)
+        return {"anyOf": [many["items"], many]}
+
+
+def _distinct(values: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Refuse an item that is listed twice, beside what is wrong with single items."""
+    faults: list[Fault] = []
+    try:
+        values = check(values)
+    except ValidationError as error:
+        faults = list(error.errors())
+    items = one_or_many(values)
+    refuse(faults + [fault("is listed twice", item, (i,)) for i, item in enumerate(items) if item in items[:i]])
+    return values
+
+
+def _filled(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse an empty list. (Pydantic's own min_length also finds a list empty whose items all have faults.)"""
+    if not items:
+        raise ValueError("must not be empty")
+    return items
+
+
+Item = TypeVar("Item")
+Filled = Annotated[tuple[Item, ...], AfterValidator(_filled)]
+Vector = Annotated[tuple[Item, ...], OneOrMany(), AfterValidator(_filled)]
+Distinct = Annotated[tuple[Item, ...], OneOrMany(), WrapValidator(_distinct)]
+Listed = Annotated[tuple[Item, ...], OneOrMany(), WrapValidator(_distinct), AfterValidator(_filled)]
+
+
+def _covariance(matrix: Sequence[Sequence[float]]) -> Any:
+    """Refuse a matrix that is not a covariance; a symmetric one is if it has a Cholesky factor."""
+    n = len(matrix)
+    if any(len(row) != n for row in matrix):
+        raise ValueError("a covariance must be a square matrix")
+    if any(matrix[i][j] != matrix[j][i] for i in range(n) for j in range(i)):
+        raise ValueError("a covariance must be symmetric")
+    factor = [[0.0] * n for _ in range(n)]
+    for i in range(n):
+        for j in range(i + 1):
+            rest = matrix[i][j] - sum(factor[i][k] * factor[j][k] for k in range(j))
+            if i == j and rest <= 0:
+                raise ValueError("a covariance must be positive definite")
+            factor[i][j] = rest**0.5 if i == j else rest / factor[j][j]
+    return matrix
+
+
+Matrix = Annotated[Filled[Filled[Number]], AfterValidator(_covariance)]
+
+
+class MixtureSettings(Settings):
+    """Data from a Gaussian mixture in any dimension d."""
+
+    kind: Literal["mixture"] = "mixture"
+    weights: Filled[Positive] = Field(description="One per component, summing to 1")
+    means: Filled[Vector[Number]] = Field(description="One per component: a number, or a list of d numbers")
+    stds: Filled[Vector[Positive]] | None = Field(
+        default=None, description="One per component: a number for all coordinates, or a list of d numbers"
+    )
+    covariances: Filled[Matrix] | None = Field(
+        default=None, description="Instead of stds: one d × d matrix per component"
+    )
+    samples: Count = Field(default=8192, description="Training points that each seed draws for itself")
+
+    @field_validator("weights")
+    @classmethod
+    def _sum_to_1(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
+        if abs(sum(weights) - 1) > 1e-9:
+            raise ValueError(f"the weights must sum to 1, but sum to {sum(weights):.10g}")
+        return weights
+
+    @field_validator("means", "stds", "covariances")
+    @classmethod
+    def _one_per_component(cls, values: Any, info: ValidationInfo) -> Any:
+        weights = info.data.get("weights")
+        if None not in (values, weights) and len(values) != len(weights):
+            raise ValueError(f"must be one for each of the {len(weights)} weights, but are {len(values)}")
+        return values
+
+    @field_validator("means")
+    @classmethod
+    def _of_one_length(cls, means: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+        if len({len(mean) for mean in means}) > 1:
+            raise ValueError("the means must all be numbers, or all be lists of the same length")
+        return means
+
+    @field_validator("stds", "covariances")
+    @classmethod
+    def _as_long_as_means(cls, spreads: Any, info: ValidationInfo) -> Any:
+        d = len(info.data["means"][0]) if "means" in info.data else None
+        allowed = (1, d) if info.field_name == "stds" else (d,)
+        if None not in (spreads, d) and any(len(spread) not in allowed for spread in spreads):
+            size = f"one number or {d} numbers" if info.field_name == "stds" else f"a {d} × {d} matrix"
+            raise ValueError(f"each must be {size}, as the means have {d} coordinates")
+        return spreads
+
+    @field_validator("covariances")
+    @classmethod
+    def _instead_of_stds(cls, covariances: Any, info: ValidationInfo) -> Any:
+        if (info.data.get("stds", "faulty") is None) == (covariances is None):
+            raise ValueError("give either stds or covariances, and only one of the two")
+        return covariances
+
+    def covariance_matrices(self) -> list[list[list[float]]]:
+        """The covariances, also where they were given as standard deviations; [components][d][d]."""
+        if self.covariances is not None:
+            return [[list(row) for row in matrix] for matrix in self.covariances]
+        d = len(self.means[0])
+        wide = [std * d if len(std) == 1 else std for std in self.stds]
+        return [[[std[i] ** 2 if i == j else 0.0 for j in range(d)] for i in range(d)] for std in wide]
+
+
+class _Diffusion(Settings):
+    epsilon: Positive = Field(default=1e-5, description="Where every integral over time begins")
+
+
+class VPSettings(_Diffusion):
+    """Variance preserving."""
+
+    kind: Literal["vp"] = "vp"
+    beta_min: Positive = 0.1
+    beta_max: Positive = 20.0
+
+    @field_validator("beta_max")
+    @classmethod
+    def _rising(cls, beta_max: float, info: ValidationInfo) -> float:
+        if beta_max < info.data.get("beta_min", 0):
+            raise ValueError(f"must not be below beta_min = {info.data['beta_min']:g}")
+        return beta_max
+
+
+class VEExponentialSettings(_Diffusion):
+    """Variance exploding with g(t) = base^t, hence sigma_t² = (base^{2t} - 1) / (2 ln base)."""
+
+    kind: Literal["ve-exponential"] = "ve-exponential"
+    base: Annotated[float, Field(allow_inf_nan=False, gt=1), NotBool] = 25.0
+
+
+class VEGeometricSettings(_Diffusion):
+    """Variance exploding with sigma_t = sigma_min (sigma_max / sigma_min)^t, or that variance less its value at 0."""
+
+    kind: Literal["ve-geometric"] = "ve-geometric"
+    sigma_min: Positive = 0.01
+    sigma_max: Positive = 50.0
+    from_zero: bool = Field(default=True, description="Whether sigma_0 = 0 instead of sigma_min")
+
+    @field_validator("sigma_max")
+    @classmethod
+    def _rising(cls, sigma_max: float, info: ValidationInfo) -> float:
+        if sigma_max <= info.data.get("sigma_min", 0):
+            raise ValueError(f"must be above sigma_min = {info.data['sigma_min']:g}")
+        return sigma_max
+
+
+def _without_tag(values: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Leave out of a fault's place what pydantic adds: the member of the union it was found in."""
+    try:
+        return check(values)
+    except ValidationError as error:
+        refuse([f | {"loc": f["loc"][1:]} for f in error.errors()])
+
+
+SDESettings = Annotated[
+    VPSettings | VEExponentialSettings | VEGeometricSettings, Field(discriminator="kind"), WrapValidator(_without_tag)
+]
+
+
+class TrainingSettings(Settings):
+    """The optimiser and the loss of Eq. 3."""
+
+    weighting: Literal["likelihood", "noise"] = Field(
+        default="likelihood",
+        description="likelihood: g², Eq. 3 itself; noise: the unweighted error of the predicted noise",
+    )
+    time_sampling: Literal["uniform", "lambda"] = Field(
+        default="uniform", description="How t is drawn: uniformly, or uniformly in log(sigma²/alpha²)"
+    )
+    steps: Count = 3000
+    batch: Count = 256
+    learning_rate: Positive = 1e-3
+    ema: Annotated[float, Field(ge=0, lt=1), NotBool] = Field(
+        default=0.999, description="Decay of the weights' moving average, warmed up as min(ema, (1+n)/(10+n))"
+    )
+
+
+class MLPSettings(Settings):
+    """A multilayer perceptron on [x, t], and how it is used."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: Count = 32
+    depth: Count = Field(default=2, description="Hidden layers")
+    activation: Literal["silu", "tanh", "relu", "gelu"] = "silu"
+    time_features: Literal["raw", "fourier"] = "raw"
+    scale_input: bool = Field(default=False, description="Divide x by the standard deviation of x_t")
+    predicts: Literal["noise", "score"] = "noise"
+
+
+class NetSettings(MLPSettings):
+    """A network, and how its training differs from that of the data set it meets."""
+
+    training: TrainingSettings = Field(default=TrainingSettings(), description="Only what differs is to be given")
+
+
+class DatasetSettings(MixtureSettings):
+    """Data, and what every cell on them shares."""
+
+    seeds: Count = Field(default=8, description="Models per cell, trained as one batch")
+    training: TrainingSettings = TrainingSettings()
+
+
+def _defined(name: str, info: ValidationInfo) -> str:
+    """Refuse a name that the study around a block, which is the context, does not define."""
+    defined = (info.context or {}).get(f"{info.field_name}s")
+    if isinstance(defined, dict) and name not in defined:
+        raise ValueError(f"no {info.field_name} has this name; defined are {', '.join(map(str, defined))}")
+    return name
+
+
+def _epsilon(sde: Any) -> float:
+    """Where the integrals of an SDE begin, from its plain settings, which may have faults; 0 if they leave it open."""
+    try:
+        return _Diffusion.model_validate({key: sde[key] for key in sde if key == "epsilon"}).epsilon
+    except (TypeError, ValidationError):
+        return 0.0
+
+
+def _past_epsilon(T: float, info: ValidationInfo) -> float:
+    """Refuse a diffusion time at which the integrals of a block's SDE would end before they begin."""
+    sdes = (info.context or {}).get("sdes")
+    for name in info.data.get("sde", ()) if isinstance(sdes, dict) else ():
+        if _epsilon(sdes[name]) >= T:
+            raise ValueError(f"must be above the epsilon = {_epsilon(sdes[name]):g} of sde {name}")
+    return T
+
+
+def _short(T: float) -> float:
+    """Refuse a time that the name of its folder would round."""
+    if float(f"{T:g}") != T:
+        raise ValueError(f"must have six digits at most, as folders are named by it; write {T:g}")
+    return T
+
+
+Known = Annotated[str, AfterValidator(_defined)]
+Time = Annotated[Positive, AfterValidator(_short), AfterValidator(_past_epsilon)]
+
+
+class Block(Settings):
+    """A part of the grid: every combination of its data sets, SDEs, networks and times becomes a cell."""
+
+    dataset: Listed[Known]
+    sde: Listed[Known]
+    net: Listed[Known]
+    T: Listed[Time] = Field(description="Diffusion times")
+    measure: Listed[Measure] = ("elbo", "likelihood", "samples")
+
+
+def grid(blocks: Iterable[Block]) -> list[tuple[dict[str, str], Block]]:
+    """The key columns of every cell as they stand in paths, in the order of the blocks, and the block it is from."""
+    return [
+        ({"dataset": dataset, "sde": sde, "net": net, "T": f"{T:g}"}, block)
+        for block in blocks
+        for dataset, sde, net, T in itertools.product(block.dataset, block.sde, block.net, block.T)
+    ]
+
+
+def cell_name(keys: dict[str, str]) -> str:
+    """A cell's folder below `cells/`, e.g. dataset=toy/sde=vp/net=mlp-32x2/T=0.6."""
+    return "/".join(f"{key}={keys[key]}" for key in KEYS)
+
+
+def cells_measured(blocks: Any, measure: Measure) -> list[str]:
+    """The names of the cells of plain `blocks` that are measured so."""
+    parsed = [parse(Block, block, "the list of cells") for block in blocks]
+    return [cell_name(keys) for keys, block in grid(parsed) if measure in block.measure]
+
+
+class ElboSettings(Settings):
+    time_steps: Count = Field(default=160, description="Gauss–Legendre nodes in lambda on [epsilon, T]")
+    points: AtLeast2 = Field(default=1024, description="Random points per node, for data of more than one dimension")
+
+
+class LikelihoodSettings(Settings):
+    points: Count = Field(default=2048, description="Held-out points per seed")
+    rtol: Tolerance = 1e-5
+    atol: Positive = 1e-5
+    max_evaluations: Evaluations = Field(
+        default=20_000, description="Function evaluations after which a solve has failed"
+    )
+    grid_cells: Annotated[int, Field(ge=16), NotBool] = Field(
+        default=256, description="Cells of the coarsest grid for the reverse SDE's density (1-D)"
+    )
+    grid_steps: AtLeast2 = Field(default=24, description="Time steps of that grid")
+
+
+class SampleSettings(Settings):
+    points: Count = Field(default=2048, description="Samples per seed, sampler and p_noise")
+    steps_per_unit_time: Count = Field(default=500, description="Euler–Maruyama steps per unit of T")
+    rtol: Tolerance = 1e-5
+    atol: Positive = 1e-5
+    max_evaluations: Evaluations = Field(
+        default=20_000, description="Function evaluations after which a solve has failed"
+    )
+    bins: Count = Field(default=120, description="Bins of the histogram (1-D)")
+
+
+class OptimumSettings(Settings):
+    resamples: AtLeast2 = Field(default=1000, description="Bootstrap resamples of the seeds")
+    confidence: Annotated[float, Field(gt=0, lt=1), NotBool] = 0.95
+
+
+class FigureSettings(Settings):
+    """What the figures show; the tables hold more."""
+
+    draw: Distinct[FigureName] = ("fig1", "fig2", "fig3", "fig4", "quality", "cost")
+    dataset: str = "toy"
+    net: str = Field(default="mlp-32x2", description="The network of Figs. 1, 2, 4 and of the cost")
+    capacities: Listed[str] = Field(default=("mlp-16x1", "mlp-32x2", "mlp-64x3"), description="The networks of Fig. 3")
+    histogram_T: Listed[Positive] = Field(default=(0.5, 0.8, 1.0, 2.0), description="The times of Fig. 4")
+    p_noise: NoiseName = Field(default="standard", description="The p_noise of Figs. 1, 2, 4 and of the cost")
+    width: Positive = Field(default=6.75, description="Inches: the two columns of an ICML page")
+    font_size: Positive = Field(default=8.0, description="Points")
+
+    def of(self, figure: FigureName) -> str:
+        """The settings that one figure depends on, as JSON: what only another one uses is left out."""
+        own = {"fig3": "capacities", "fig4": "histogram_T"}
+        return self.canonical(exclude={"draw", *(key for name, key in own.items() if name != figure)})
+
+
+class Cell(Settings):
+    """Everything that determines the weights of one cell, resolved. This is what cell.json holds."""
+
+    dataset: str
+    sde: str
+    net: str
+    T: Positive
+    seed: Seed
+    seeds: Count
+    data: MixtureSettings
+    diffusion: SDESettings
+    network: MLPSettings
+    training: TrainingSettings
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The cell's key columns as they stand in paths."""
+        return {"dataset": self.dataset, "sde": self.sde, "net": self.net, "T": f"{self.T:g}"}
+
+    @property
+    def name(self) -> str:
+        return cell_name(self.keys)
+
+    def digest(self) -> str:
+        """Names the settings in the files made with them."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+
+def _not_measured(figures: FigureSettings, blocks: Iterable[Block]) -> list[Fault]:
+    """What a figure shows, and no cell of the blocks is measured for."""
+    times: dict[tuple[str, str, str], set[str]] = {}
+    for keys, block in grid(blocks):
+        for measure in block.measure:
+            times.setdefault((keys["dataset"], keys["net"], measure), set()).add(keys["T"])
+    faults: dict[Place, Fault] = {}
+    for name in figures.draw:
+        measure = MEASURED_BY.get(FIGURE_TABLE[name], "elbo")
+        nets: dict[Place, str] = {("net",): figures.net} if name != "sensitivity" else {}
+        if name == "fig3":
+            nets = {("capacities", i): net for i, net in enumerate(figures.capacities)}
+        for place, net in nets.items():
+            if (figures.dataset, net, measure) not in times:
+                text = f"{name} shows '{measure}' of dataset {figures.dataset} with this net, which no cell measures"
+                faults.setdefault(place, fault(text, net, place))
+    sampled = times.get((figures.dataset, figures.net, "samples"))
+    if "fig4" in figures.draw and sampled:
+        for i, T in enumerate(figures.histogram_T):
+            if f"{T:g}" not in sampled:
+                text = f"fig4 shows 'samples' at this T, but they are taken at {', '.join(sorted(sampled, key=float))}"
+                faults["histogram_T", i] = fault(text, T, ("histogram_T", i))
+    return list(faults.values())
+
+
+def _writable(path: str) -> str:
+    """Refuse a folder that can neither be written nor made, or whose name Snakemake would take for a pattern."""
+    if not path.strip() or set(path) & set("{}"):
+        raise ValueError("must be the path of a folder, without { and }")
+    place = Path(path)
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"cannot be made, as {place} is not a folder; name another one")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot be written, as {place} is read-only for you; name another folder")
+    return path
+
+
+class Study(Settings):
+    """A whole configuration file."""
+
+    results: Annotated[str, AfterValidator(_writable)] = "results"
+    seed: Seed = Field(default=0, description="Every random number derives from it")
+    datasets: dict[Name, DatasetSettings] = Field(min_length=1)
+    sdes: dict[Name, SDESettings] = Field(min_length=1)
+    nets: dict[Name, NetSettings] = Field(min_length=1)
+    p_noise: Listed[NoiseName] = ("standard", "matched")
+    study: Filled[Block] = Field(description="The grid")
+    elbo: ElboSettings = ElboSettings()
+    likelihood: LikelihoodSettings = LikelihoodSettings()
+    samples: SampleSettings = SampleSettings()
+    optimum: OptimumSettings = OptimumSettings()
+    figures: FigureSettings = FigureSettings()
+    checkpoint_minutes: Positive = Field(default=10.0, description="Minutes of training between saved resume states")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _together(cls, values: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """Let the blocks see what the study defines, also where that has faults of its own."""
+        if info.context is None:
+            return cls.model_validate(values, context=values if isinstance(values, dict) else {})
+        return check(values)
+
+    @field_validator("study")
+    @classmethod
+    def _each_cell_once(cls, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+        names = [[cell_name(keys) for keys, _ in grid([block])] for block in blocks]
+        again = [[name for name in names[i] if name in itertools.chain(*names[:i])] for i in range(len(names))]
+        refuse([fault("has cells of an earlier block", cells, (i,)) for i, cells in enumerate(again) if cells])
+        return blocks
+
+    @field_validator("figures")
+    @classmethod
+    def _only_what_is_measured(cls, figures: FigureSettings, info: ValidationInfo) -> FigureSettings:
+        faults = _not_measured(figures, info.data["study"]) if "study" in info.data else []
+        known = info.data.get("p_noise", [figures.p_noise])
+        if figures.draw and figures.p_noise not in known:
+            faults.append(
+                fault(f"must be one of the study's p_noise, {', '.join(known)}", figures.p_noise, ("p_noise",))
+            )
+        refuse(faults)
+        return figures
+
+    def grid(self) -> list[tuple[dict[str, str], Block]]:
+        """Every cell's key columns and the block it is from."""
+        return grid(self.study)
+
+    def grid_json(self) -> str:
+        """The blocks of the grid as `collect` reads them back."""
+        return json.dumps([block.model_dump(mode="json") for block in self.study])
+
+    def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
+        """The resolved settings of one cell: what its network says of training wins over what its data set says."""
+        data, network = self.datasets[dataset], self.nets[net]
+        own_training = network.training.model_dump(exclude_unset=True)
+        return Cell(
+            dataset=dataset, sde=sde, net=net, T=float(T), seed=self.seed, seeds=data.seeds,
+            data=MixtureSettings.model_validate(data.model_dump(exclude={"seeds", "training"})),
+            diffusion=self.sdes[sde],
+            network=MLPSettings.model_validate(network.model_dump(exclude={"training"})),
+            training=data.training.model_copy(update=own_training),
+        )  # fmt: skip
+
+
+class BadSettings(Exception):
+    """Settings with faults; the message lists every one."""
+
+
+SDE_KINDS = [str(sde.model_fields["kind"].default) for sde in _Diffusion.__subclasses__()]
+IN_PLAIN_WORDS = {
+    "missing": "is missing, and has no default",
+    "too_short": "must not be empty",
+    "tuple_type": "must be a list",
+    "dict_type": "must be keys and their values",
+    "model_type": "must be keys and their values",
+    "model_attributes_type": "must be keys and their values",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "a name begins with a letter or a digit, and is made of these and . _ + -",
+    "literal_error": "must be {expected}",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "union_tag_not_found": f"has no kind; it must be {', '.join(SDE_KINDS)}",
+    "union_tag_invalid": "kind must be {expected_tags} (found: '{tag}')",
+}
+"""What pydantic finds, for a person who does not know it."""
+
+
+def _line(found: Fault) -> str:
+    """A fault as a person can mend it: where it is, what should be there, what is there."""
+    parts = [part for part in found["loc"] if part != "[key]"]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    text = found["msg"].removeprefix("Value error, ")
+    if found["type"] in IN_PLAIN_WORDS:
+        text = IN_PLAIN_WORDS[found["type"]].format(**found.get("ctx", {}))
+    value = "nothing" if found["input"] is None else shorten(repr(found["input"]), 80, placeholder=" ...")
+    shown = "" if isinstance(found["input"], dict) or found["type"] == "missing" else f" (found: {value})"
+    return f"{place}: {text}{shown}" if place else f"{text}{shown}"
+
+
+def read_study(settings: Any, source: str) -> Study:
+    """The study in a parsed configuration file. Raises BadSettings with every fault, naming `source`."""
+    return parse(Study, settings, source)
+
+
+def parse(kind: type[S], settings: Any, source: str) -> S:
+    """Settings of a kind from plain values. Raises BadSettings with every fault, naming `source`."""
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        lines = [f"\n  - {_line(found)}" for found in error.errors()]
+        count = "a fault" if len(lines) == 1 else f"{len(lines)} faults"
+        raise BadSettings(f"{source} has {count}:{''.join(lines)}") from None
+
+
+def read_cell(path: Path) -> Cell:
+    """The settings in a cell.json. Raises BadSettings if it cannot be read."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadSettings(
+            f"{path} does not exist. Snakemake writes it; name the cell.json in a cell's folder."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BadSettings(
+            f"{path} cannot be read as a cell's settings ({error}). Delete it and run Snakemake, which writes it anew."
+        ) from None
+    return parse(Cell, content, str(path))

@@ -1,0 +1,70 @@
+"""The score s(x, t): a network's, or the exact one, behind one interface.
+
+A score takes x of shape (seeds, batch, d) and times t whose axes lead those of x (a scalar, one per seed, or one per
+point), and returns the shape of x in the type of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from difftime.mixture import Mixture
+from difftime.sde import SDE, expand
+
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class NetScore:
+    """s(x, t) = -net(c x, t) / sigma_t if the network predicts the noise z, or net(c x, t) if it predicts the score.
+
+    c is 1, or, for `scale_input`, 1 / sqrt(alpha_t² v + sigma_t²) with v the data's mean variance per coordinate.
+    The network computes in float32 whatever the type of x.
+    """
+
+    net: nn.Module
+    sde: SDE
+    predicts: Literal["noise", "score"]
+    scale_input: bool
+    data_variance: float
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        t = t.to(x.dtype).reshape(t.shape + (1,) * (x.ndim - 1 - t.ndim)).expand(x.shape[:-1])
+        return (-self.noise(x, t) / expand(self.sde.sigma(t), x)).to(x.dtype)
+
+    def noise(self, x: Tensor, t: Tensor) -> Tensor:
+        """The network's estimate of z in x_t = alpha_t x_0 + sigma_t z, which is -sigma_t s(x, t); t has a value per point."""
+        inputs = x
+        if self.scale_input:
+            inputs = x / expand((self.sde.alpha(t) ** 2 * self.data_variance + self.sde.variance(t)).sqrt(), x)
+        output = self.net(inputs.float(), t.float())
+        return output if self.predicts == "noise" else -expand(self.sde.sigma(t), x) * output
+
+
+@dataclass(frozen=True)
+class ExactScore:
+    """The gradient of log p(x, t), for data from a Gaussian mixture."""
+
+    mixture: Mixture
+    sde: SDE
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        t = t.double()
+        return self.mixture.score(x.double(), self.sde.alpha(t), self.sde.variance(t)).to(x.dtype)
+
+
+def divergence(score: Score, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """s(x, t) and its exact divergence over the last axis, by one vector–Jacobian product per coordinate."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        s = score(x, t)
+        columns = [
+            torch.autograd.grad(s[..., i].sum(), x, retain_graph=i + 1 < x.shape[-1])[0][..., i]
+            for i in range(x.shape[-1])
+        ]
+    return s.detach(), torch.stack(columns).sum(0)

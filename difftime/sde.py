@@ -1,0 +1,196 @@
+"""The forward diffusion, Eq. 1: dx = f(x, t) dt + g(t) dw, for any diffusion time T.
+
+Both families are affine, so p(x_t | x_0) = N(alpha_t x_0, sigma_t² I), and everything the paper integrates over time
+becomes simple in lambda = log(sigma_t² / alpha_t²), because d lambda = g²/sigma_t² dt.
+T is only the place where a diffusion stops: no coefficient below knows it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def expand(t: Float[Tensor, "..."], x: Tensor) -> Tensor:
+    """Append singleton axes to `t`, whose axes are the leading ones of `x`, so that it multiplies `x`."""
+    return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+
+
+class SDE(ABC):
+    """An affine diffusion. Times `t` are tensors in the SDE's own unit: 0 = data, T = noise, also in reverse."""
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """alpha_t, the factor on x_0 in x_t = alpha_t x_0 + sigma_t z."""
+
+    @abstractmethod
+    def variance(self, t: Tensor) -> Tensor:
+        """sigma_t², the variance of x_t given x_0, per dimension."""
+
+    @abstractmethod
+    def diffusion_squared(self, t: Tensor) -> Tensor:
+        """g²(t)."""
+
+    @abstractmethod
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        """f(x, t); the axes of `t` are the leading axes of `x`."""
+
+    @abstractmethod
+    def drift_divergence(self, t: Tensor) -> Tensor:
+        """The divergence of f per dimension, which does not depend on x."""
+
+    @abstractmethod
+    def noise_level(self, t: Tensor) -> Tensor:
+        """lambda(t) = log(sigma_t² / alpha_t²), minus the log signal-to-noise ratio."""
+
+    @abstractmethod
+    def time(self, noise_level: Tensor) -> Tensor:
+        """The inverse of `noise_level`."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma_t."""
+        return self.variance(t).sqrt()
+
+    def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """x_t = alpha_t x_0 + sigma_t z."""
+        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * z
+
+    def R(self, T: float, epsilon: float) -> float:
+        """R_epsilon(T), Eq. 5, per dimension in nats: ln(sigma_T / sigma_epsilon), for every affine SDE."""
+        times = torch.tensor([epsilon, T], dtype=torch.float64)
+        start, stop = self.variance(times).log().tolist()
+        return 0.5 * (stop - start)
+
+
+@dataclass(frozen=True)
+class VP(SDE):
+    """Variance preserving: f = -½ beta(t) x, g² = beta(t) = beta_min + (beta_max - beta_min) t (Song et al., 2021c)."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def beta(self, t: Tensor) -> Tensor:
+        """beta(t), linear for every t; past t = 1 it goes on along the same line."""
+        return self.beta_min + (self.beta_max - self.beta_min) * t
+
+    def beta_integral(self, t: Tensor) -> Tensor:
+        """B(t), the integral of beta from 0 to t."""
+        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t * t
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(-0.5 * self.beta_integral(t))
+
+    def variance(self, t: Tensor) -> Tensor:
+        # expm1: in float32, 1 - exp(-B) is wrong by up to 1.4 % at t = 1e-5
+        return -torch.expm1(-self.beta_integral(t))
+
+    def diffusion_squared(self, t: Tensor) -> Tensor:
+        return self.beta(t)
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return -0.5 * expand(self.beta(t), x) * x
+
+    def drift_divergence(self, t: Tensor) -> Tensor:
+        return -0.5 * self.beta(t)
+
+    def noise_level(self, t: Tensor) -> Tensor:
+        # log(e^B - 1), written so that a large B does not overflow
+        B = self.beta_integral(t)
+        return B + torch.log(-torch.expm1(-B))
+
+    def time(self, noise_level: Tensor) -> Tensor:
+        B = torch.nn.functional.softplus(noise_level, threshold=50.0)
+        slope = self.beta_max - self.beta_min
+        # the root of ½ slope t² + beta_min t = B, in the form that keeps its digits where B or slope is small
+        return 2 * B / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * B))
+
+
+@dataclass(frozen=True)
+class VE(SDE):
+    """Variance exploding: f = 0, g² = d sigma_t²/dt, with sigma_t growing geometrically from sigma_min to sigma_max at t = 1.
+
+    Two conventions are in print. `from_zero=True`: sigma_t² = sigma_min² (r^{2t} - 1), with r = sigma_max / sigma_min,
+    which starts at 0. `from_zero=False`: sigma_t² = sigma_min² r^{2t}, which starts at sigma_min²
+    (Song et al., 2021c). g is the same in both.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    from_zero: bool = True
+
+    @classmethod
+    def exponential(cls, base: float) -> VE:
+        """g(t) = base^t, hence sigma_t² = (base^{2t} - 1) / (2 ln base)."""
+        sigma_min = math.sqrt(0.5 / math.log(base))
+        return cls(sigma_min=sigma_min, sigma_max=base * sigma_min, from_zero=True)
+
+    @property
+    def log_ratio(self) -> float:
+        """ln(sigma_max / sigma_min)."""
+        return math.log(self.sigma_max / self.sigma_min)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def variance(self, t: Tensor) -> Tensor:
+        exponent = 2 * self.log_ratio * t
+        return self.sigma_min**2 * (torch.expm1(exponent) if self.from_zero else torch.exp(exponent))
+
+    def diffusion_squared(self, t: Tensor) -> Tensor:
+        return 2 * self.log_ratio * self.sigma_min**2 * torch.exp(2 * self.log_ratio * t)
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    def drift_divergence(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def noise_level(self, t: Tensor) -> Tensor:
+        return self.variance(t).log()
+
+    def time(self, noise_level: Tensor) -> Tensor:
+        scaled = torch.exp(noise_level) / self.sigma_min**2
+        return (torch.log1p(scaled) if self.from_zero else torch.log(scaled)) / (2 * self.log_ratio)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """p_noise: a Gaussian with independent coordinates. `mean` and `variance` have the shape of one data point."""
+
+    mean: Float[Tensor, " *data"]
+    variance: Float[Tensor, " *data"]
+
+    def log_prob(self, x: Float[Tensor, "*batch"]) -> Tensor:
+        """log p_noise(x) in nats, summed over the data axes, which are the last of `x`."""
+        terms = (x - self.mean) ** 2 / self.variance + torch.log(2 * math.pi * self.variance)
+        return -0.5 * terms.flatten(x.ndim - self.mean.ndim).sum(-1)
+
+    def sample(self, *batch: int, generator: torch.Generator) -> Tensor:
+        """Draws of shape (*batch, *data), on the generator's device."""
+        z = torch.randn(*batch, *self.mean.shape, dtype=self.mean.dtype, generator=generator, device=generator.device)
+        return self.mean + self.variance.sqrt() * z
+
+    def expected_log_prob(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """E log p_noise(x) in nats for any x with these coordinate-wise moments."""
+        terms = (variance + (mean - self.mean) ** 2) / self.variance + torch.log(2 * math.pi * self.variance)
+        return -0.5 * terms.sum()
+
+
+def standard_noise(sde: SDE, T: float, shape: tuple[int, ...]) -> Gaussian:
+    """The usual p_noise: centred on 0, with the variance that x_T has given x_0 = 0 for VE, and 1 for VP."""
+    variance = torch.ones(shape, dtype=torch.float64)
+    if isinstance(sde, VE):
+        variance = variance * sde.variance(torch.tensor(T, dtype=torch.float64))
+    return Gaussian(mean=torch.zeros(shape, dtype=torch.float64), variance=variance)
+
+
+def matched_noise(sde: SDE, T: float, mean: Tensor, variance: Tensor) -> Gaussian:
+    """p_noise with the mean and the variance of p(x, T), from the mean and the variance of the data per coordinate."""
+    t = torch.tensor(T, dtype=torch.float64)
+    alpha = sde.alpha(t)
+    return Gaussian(mean=alpha * mean.double(), variance=alpha**2 * variance.double() + sde.variance(t))

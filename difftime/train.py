@@ -1,0 +1,243 @@
+"""Training by denoising score matching, Eq. 3, for all seeds of a cell at once.
+
+The random numbers of step n depend only on (seed, n), so a run that is cut and resumed gives the bits of one that
+was not, and a seed's model does not depend on how many others are trained beside it. Neither do they depend on T or
+the SDE: cells share data, initial weights and noise (common random numbers), which steadies comparisons between them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difftime.checkpoint import BadFile, load_resume, save_resume
+from difftime.progress import Progress
+from difftime.score import NetScore
+from difftime.sde import SDE
+from difftime.streams import stream
+
+log = logging.getLogger("difftime")
+
+BLOCK = 100
+"""Steps whose random numbers are drawn together; a resume state is always taken between blocks."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a score is trained.
+
+    `weighting`: "likelihood" weighs the squared score error with g² (Eq. 3 itself); "noise" weighs the squared error
+    of the predicted noise with 1 (the default of Song et al., 2021c). `time_sampling`: t is drawn uniformly on
+    [epsilon, T], or uniformly in lambda = log(sigma²/alpha²); the loss is the same integral over t in both cases.
+    """
+
+    weighting: Literal["likelihood", "noise"]
+    time_sampling: Literal["uniform", "lambda"]
+    steps: int
+    batch: int
+    learning_rate: float
+    ema: float
+    checkpoint_minutes: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """`weights` are the exponential moving averages; `loss` holds each seed's mean over a block of steps."""
+
+    weights: dict[str, Tensor]
+    step: list[int]
+    loss: Float[Tensor, "blocks seeds"]
+
+
+class Diverged(Exception):
+    """The loss stopped being a finite number; the message says where."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM) and has saved its state."""
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The inputs of a block of steps: noisy points, their times, the noise in them, and the weight in the loss."""
+
+    x_t: Float[Tensor, "block seeds batch d"]
+    t: Float[Tensor, "block seeds batch"]
+    z: Float[Tensor, "block seeds batch d"]
+    weight: Float[Tensor, "block seeds batch"]
+
+
+def _times(u: Tensor, sde: SDE, T: float, epsilon: float, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Times from uniform `u`, and the weight that makes the mean of weight · ||z_hat - z||² the loss, an integral over t."""
+    if recipe.time_sampling == "uniform":
+        t = epsilon + (T - epsilon) * u
+        inverse_density = torch.full_like(t, T - epsilon)
+    else:
+        start, stop = sde.noise_level(torch.tensor([epsilon, T], dtype=torch.float64))
+        t = sde.time(start + (stop - start) * u)
+        inverse_density = (stop - start) * sde.variance(t) / sde.diffusion_squared(t)
+    likelihood = sde.diffusion_squared(t) / sde.variance(t)
+    return t, inverse_density * (likelihood if recipe.weighting == "likelihood" else 1.0)
+
+
+def _draw(
+    data: Float[Tensor, "seeds n d"],
+    seeds: Sequence[str],
+    block: int,
+    sde: SDE,
+    T: float,
+    epsilon: float,
+    recipe: Recipe,
+) -> _Batches:
+    """The inputs of steps block·BLOCK to (block+1)·BLOCK - 1, in float32 but for the times, which start as float64."""
+    d, draws = data.shape[-1], []
+    for seed, points in zip(seeds, data, strict=True):
+        generator = stream(seed, "training noise", block)
+        index = torch.randint(len(points), (BLOCK, recipe.batch), generator=generator)
+        u = torch.rand(BLOCK, recipe.batch, dtype=torch.float64, generator=generator)
+        draws.append((points[index], u, torch.randn(BLOCK, recipe.batch, d, generator=generator)))
+    x0, u, z = (torch.stack(parts, 1) for parts in zip(*draws, strict=True))
+    t, weight = _times(u, sde, T, epsilon, recipe)
+    return _Batches(sde.perturb(x0, t, z).float(), t.float(), z, weight.float())
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, so that the loop can save its state before it goes."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Run:
+    """The state of a training that resumes: weights, their average, Adam's moments, and the losses so far."""
+
+    def __init__(self, score: NetScore, recipe: Recipe, cell: str, resume: Path | None) -> None:
+        self.net, self.recipe, self.cell, self.resume = score.net, recipe, cell, resume
+        self.parameters = list(self.net.parameters())
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.adam = torch.optim.Adam(self.parameters, lr=recipe.learning_rate, fused=True)
+        self.block, self.losses = 0, []
+        self.saved = time.monotonic()
+        if resume is not None:
+            self._load()
+
+    def _load(self) -> None:
+        try:
+            state = load_resume(self.resume, self.cell)
+        except BadFile as error:
+            log.warning("%s Starting from step 0 instead.", error)
+            return
+        if state is None:
+            return
+        self.net.load_state_dict(state["net"])
+        self.average = state["average"]
+        self.adam.load_state_dict(state["adam"])
+        self.block, self.losses = state["block"], list(state["losses"])
+        log.info("Resuming at step %d from %s", self.block * BLOCK, self.resume)
+
+    def save(self) -> None:
+        """Write the resume state, if there is a place for it."""
+        if self.resume is None:
+            return
+        state = {
+            "cell": self.cell,
+            "block": self.block,
+            "net": self.net.state_dict(),
+            "average": self.average,
+            "adam": self.adam.state_dict(),
+            "losses": torch.stack(self.losses),
+        }
+        save_resume(self.resume, state)
+        self.saved = time.monotonic()
+
+    def update(self, step: int) -> None:
+        """Average the weights, with the warm-up min(ema, (1 + n) / (10 + n)) after step n."""
+        decay = min(self.recipe.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+
+    def weights(self) -> dict[str, Tensor]:
+        names = [name for name, _ in self.net.named_parameters()]
+        return dict(zip(names, self.average, strict=True))
+
+
+def _check(losses: Float[Tensor, "steps seeds"], first: int, history: list[Tensor], cell_name: str) -> None:
+    """Raise Diverged at the first step whose loss is not finite."""
+    bad = ~losses.isfinite()
+    if not bad.any():
+        return
+    step, seed = bad.nonzero()[0].tolist()
+    good = torch.cat([*([history[-1][None]] if history else []), losses[:step]])[:, seed]
+    last = f"{good[-1].item():.6g}" if len(good) else "none"
+    raise Diverged(
+        f"Training of {cell_name} diverged: the loss of seed {seed} is {losses[step, seed].item()} at step {first + step} "
+        f"(last good loss: {last}). Lower the learning rate, or change the network or T."
+    )
+
+
+def train(
+    score: NetScore,
+    data: Float[Tensor, "seeds n d"],
+    *,
+    T: float,
+    epsilon: float,
+    recipe: Recipe,
+    seeds: Sequence[str],
+    name: str,
+    cell: str,
+    resume: Path | None = None,
+) -> Trained:
+    """Minimise Eq. 3 for the models of `score.net`, one per seed, on its own row of `data`.
+
+    `name` is the cell's for messages, `cell` the digest of its settings; with `resume`, the state is saved there every
+    `checkpoint_minutes` and on SIGTERM. The loss of a seed is the mean over its batch, in nats per data point (twice I
+    of Eq. 6) for the likelihood weighting. Raises Diverged, or Interrupted on SIGTERM.
+    """
+    run = _Run(score, recipe, cell, resume)
+    blocks = math.ceil(recipe.steps / BLOCK)
+    progress = Progress(f"train {name}", recipe.steps, "step", done=min(run.block * BLOCK, recipe.steps))
+    with _stop_signal() as stop:
+        while run.block < blocks:
+            first = run.block * BLOCK
+            batches = _draw(data.float(), seeds, run.block, score.sde, T, epsilon, recipe)
+            losses = []
+            for k in range(min(BLOCK, recipe.steps - first)):
+                error = score.noise(batches.x_t[k], batches.t[k]) - batches.z[k]
+                loss = (batches.weight[k] * error.square().sum(-1)).mean(1)
+                run.adam.zero_grad()
+                loss.sum().backward()
+                run.adam.step()
+                run.update(first + k)
+                losses.append(loss.detach())
+            _check(torch.stack(losses), first, run.losses, name)
+            run.losses.append(torch.stack(losses).mean(0))
+            run.block += 1
+            progress.advance(len(losses), f"loss {run.losses[-1].mean():.4g}")
+            if stop.is_set():
+                run.save()
+                raise Interrupted(
+                    f"Training of {name} was asked to stop; its state after step {run.block * BLOCK} is saved."
+                )
+            if time.monotonic() - run.saved > 60 * recipe.checkpoint_minutes:
+                run.save()
+    progress.close()
+    steps = [min((block + 1) * BLOCK, recipe.steps) for block in range(blocks)]
+    return Trained(run.weights(), steps, torch.stack(run.losses))

@@ -1,0 +1,39 @@
+"""Take the ELBO of one cell apart, for every p_noise and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from difftime.config import ElboSettings
+from difftime.elbo import end_terms, expected_log_density, path_terms
+from difftime.schemas import write_rows
+from difftime.verbs.common import finite, keys, log, open_cell
+
+
+def run(folder: Path, settings: ElboSettings, p_noise: Sequence[str]) -> None:
+    """Read the trained cell in `folder`; write elbo.parquet."""
+    cell, problem = open_cell(folder)
+    p, sde, T, epsilon = problem.density, problem.sde, problem.T, problem.epsilon
+    streams = f"{cell.seed}/{cell.dataset}"
+    log_p_data = expected_log_density(p, points=settings.points, seed=streams)
+    path = path_terms(
+        problem.score, p, sde, T, epsilon,
+        seeds=cell.seeds, time_steps=settings.time_steps, points=settings.points, seed=streams,
+    )  # fmt: skip
+    rows = []
+    for name in p_noise:
+        ends = end_terms(p, sde, problem.noise(name), T, epsilon, points=settings.points, seed=streams)
+        for seed, (gap, gap_se, I_se) in enumerate(zip(path.gap, path.gap_se, path.I_se, strict=True)):
+            elbo = ends.prior - (path.K + gap) + ends.R
+            eq11 = -ends.entropy - ends.kl - gap
+            rows.append(keys(cell) | {
+                "seed": seed, "p_noise": name, "elbo": finite(elbo), "elbo_se": finite(I_se),
+                "kl": ends.kl, "kl_se": ends.kl_se, "gap": finite(gap), "gap_se": finite(gap_se),
+                "K": path.K.item(), "K_se": path.K_se.item(), "R": ends.R, "I": finite(path.K + gap),
+                "prior": ends.prior, "entropy": ends.entropy, "entropy_se": ends.entropy_se,
+                "log_p_data": log_p_data, "residual": finite(elbo - eq11), "epsilon": epsilon,
+                "weighting": cell.training.weighting, "steps": cell.training.steps,
+            })  # fmt: skip
+    write_rows(folder / "elbo.parquet", "elbo", rows)
+    log.info("ELBO taken apart at %d times: %s", settings.time_steps, folder / "elbo.parquet")

@@ -1,0 +1,65 @@
+"""The likelihood of held-out points under one cell's two models: the probability-flow ODE and the reverse SDE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from difftime.cell import Problem
+from difftime.config import LikelihoodSettings
+from difftime.density import expected_log_q, reverse_sde_density
+from difftime.likelihood import ode_likelihood
+from difftime.schemas import write_rows
+from difftime.sde import Gaussian
+from difftime.streams import stream
+from difftime.verbs.common import finite, keys, log, open_cell
+
+
+def _reverse_sde(problem: Problem, noises: Sequence[Gaussian], settings: LikelihoodSettings) -> tuple[Tensor, Tensor]:
+    """E log q under the reverse SDE and its numerical error, [noises, seeds]; NaN for data that are not 1-D."""
+    p = problem.density
+    if p.d > 1:
+        unknown = torch.full((len(noises), len(problem.seeds)), torch.nan, dtype=torch.float64)
+        return unknown, unknown
+    density = reverse_sde_density(
+        problem.sde, problem.score, noises, problem.T, problem.epsilon,
+        data_mean=p.mean.item(), data_variance=p.variance.item(),
+        seeds=len(problem.seeds), cells=settings.grid_cells, steps=settings.grid_steps,
+    )  # fmt: skip
+    return expected_log_q(density, p.diffused(problem.sde, problem.epsilon).log_prob(density.x[:, None]))
+
+
+def run(folder: Path, settings: LikelihoodSettings, p_noise: Sequence[str]) -> None:
+    """Read the trained cell in `folder`; write likelihood.parquet."""
+    cell, problem = open_cell(folder)
+    start = problem.density.diffused(problem.sde, problem.epsilon)
+    x = torch.stack([start.sample(settings.points, stream(seed, "held-out points")) for seed in problem.seeds])
+    noises = [problem.noise(name) for name in p_noise]
+    ode = ode_likelihood(
+        problem.score, problem.sde, noises, x, problem.T, problem.epsilon,
+        rtol=settings.rtol, atol=settings.atol, max_evaluations=settings.max_evaluations,
+    )  # fmt: skip
+    sde, sde_error = _reverse_sde(problem, noises, settings)
+    log_p = start.log_prob(x).mean(1)
+    rows = [
+        keys(cell) | {
+            "seed": seed, "p_noise": name,
+            "log_q_ode": finite(ode.log_q[i, seed].mean()),
+            "log_q_ode_se": finite(ode.log_q[i, seed].std() / math.sqrt(settings.points)),
+            "log_p_points": log_p[seed].item(), "points": settings.points, "nfe": ode.nfe[seed].item(),
+            "accepted": ode.accepted[seed].item(), "rejected": ode.rejected[seed].item(),
+            "rtol": settings.rtol, "atol": settings.atol,
+            "log_q_sde": finite(sde[i, seed]), "log_q_sde_error": finite(sde_error[i, seed]),
+            "epsilon": problem.epsilon,
+        }
+        for i, name in enumerate(p_noise)
+        for seed in range(cell.seeds)
+    ]  # fmt: skip
+    write_rows(folder / "likelihood.parquet", "likelihood", rows)
+    log.info(
+        "Likelihood of %d points per seed, NFE %s: %s", settings.points, ode.nfe.tolist(), folder / "likelihood.parquet"
+    )

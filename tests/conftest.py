@@ -1,0 +1,39 @@
+"""The shapes and types written in the package's annotations are checked while the tests run."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("difftime", "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from difftime.mixture import Mixture  # noqa: E402
+from difftime.sde import SDE, VE, VP  # noqa: E402
+
+torch.set_num_threads(1)
+
+SDES = {
+    "vp": VP(),
+    "ve-exponential": VE.exponential(25.0),
+    "ve-from-zero": VE(0.01, 50.0, from_zero=True),
+    "ve-from-sigma-min": VE(0.01, 50.0, from_zero=False),
+}
+
+
+@pytest.fixture(params=SDES)
+def sde(request: pytest.FixtureRequest) -> SDE:
+    return SDES[request.param]
+
+
+@pytest.fixture
+def toy() -> Mixture:
+    """p_data of the paper's toy example."""
+    return Mixture.from_covariances([0.3, 0.7], [[1.0], [3.0]], [[[0.1**2]], [[0.5**2]]])
+
+
+@pytest.fixture
+def correlated() -> Mixture:
+    """A mixture in two dimensions with correlated coordinates."""
+    return Mixture.from_covariances(
+        [0.4, 0.6], [[-1.0, 0.5], [1.0, 1.0]], [[[0.2, 0.1], [0.1, 0.3]], [[0.5, -0.2], [-0.2, 0.3]]]
+    )

@@ -1,0 +1,80 @@
+"""The probability-flow ODE: exact where the density is known, and its cost as SciPy counts it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+from difftime.elbo import end_terms
+from difftime.likelihood import ode_likelihood
+from difftime.mixture import Mixture
+from difftime.score import ExactScore
+from difftime.sde import SDE, Gaussian, matched_noise, standard_noise
+from difftime.streams import stream
+
+EPSILON = 1e-5
+SOLVER = {"rtol": 1e-5, "atol": 1e-5, "max_evaluations": 10_000}
+
+
+@pytest.mark.parametrize("T", [0.2, 1.0, 2.0])
+def test_gaussian_data_with_the_exact_score_have_their_exact_likelihood(sde: SDE, T: float) -> None:
+    p = Mixture.from_covariances([1.0], [[0.5, -1.0]], [[[0.3, 0.0], [0.0, 0.6]]])
+    end, start = p.diffused(sde, T), p.diffused(sde, EPSILON)
+    x = start.sample(40, stream("x"))[None]
+    found = ode_likelihood(
+        ExactScore(p, sde), sde, [Gaussian(end.mean, end.variance)], x, T, EPSILON,
+        rtol=1e-8, atol=1e-8, max_evaluations=10_000,
+    )  # fmt: skip
+    assert torch.allclose(found.log_q[0, 0], start.log_prob(x[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("T", [0.3, 1.0])
+def test_with_the_exact_score_the_ode_loses_the_kl(toy: Mixture, sde: SDE, T: float) -> None:
+    """E log p_eps - E log q_ODE = KL[p(x,T) || p_noise]: the ODE carries p(x,T) back without forgetting anything."""
+    start = toy.diffused(sde, EPSILON)
+    x = start.sample(4000, stream("x"))[None]
+    noises = [standard_noise(sde, T, (1,)), matched_noise(sde, T, toy.mean, toy.variance)]
+    found = ode_likelihood(ExactScore(toy, sde), sde, noises, x, T, EPSILON, **SOLVER)
+    for noise, log_q in zip(noises, found.log_q[:, 0], strict=True):
+        loss = start.log_prob(x[0]) - log_q
+        kl = end_terms(toy, sde, noise, T, EPSILON, points=1, seed="test").kl
+        assert abs(loss.mean().item() - kl) < 4 * loss.std().item() / math.sqrt(len(loss)) + 1e-3
+
+
+def test_the_number_of_function_evaluations_is_scipys(toy: Mixture, sde: SDE) -> None:
+    p, T = toy, 0.8
+    x = p.diffused(sde, EPSILON).sample(30, stream("x"))
+    score = ExactScore(p, sde)
+
+    def velocity(t: float, y: np.ndarray) -> np.ndarray:
+        time = torch.tensor(t, dtype=torch.float64)
+        position = torch.from_numpy(y).reshape(30, 2)[:, :1].requires_grad_()
+        s = score(position[None], time)[0]
+        (slope,) = torch.autograd.grad(s.sum(), position)
+        half_g2 = 0.5 * sde.diffusion_squared(time)
+        dx = sde.drift(position, time) - half_g2 * s
+        dlog = sde.drift_divergence(time) - half_g2 * slope
+        return torch.cat([dx, dlog], 1).detach().numpy().ravel()
+
+    y0 = torch.cat([x, torch.zeros_like(x)], 1).numpy().ravel()
+    oracle = solve_ivp(velocity, (EPSILON, T), y0, method="RK45", rtol=1e-5, atol=1e-5)
+    found = ode_likelihood(score, sde, [standard_noise(sde, T, (1,))], x[None], T, EPSILON, **SOLVER)
+    assert found.nfe.item() == oracle.nfev
+    assert found.nfe.item() == 2 + 6 * (found.accepted + found.rejected).item()
+
+
+def test_a_score_that_blows_up_gives_nan_and_leaves_the_other_seed_alone(toy: Mixture, sde: SDE) -> None:
+    exact = ExactScore(toy, sde)
+
+    def score(x, t):
+        return torch.stack([exact(x[:1], t[:1])[0], x[1] * torch.inf])
+
+    x = toy.sample(20, stream("x")).expand(2, -1, -1)
+    noise = [standard_noise(sde, 0.5, (1,))]
+    found = ode_likelihood(score, sde, noise, x, 0.5, EPSILON, **SOLVER)
+    alone = ode_likelihood(exact, sde, noise, x[:1], 0.5, EPSILON, **SOLVER)
+    assert found.log_q[0, 1].isnan().all()
+    assert torch.allclose(found.log_q[0, 0], alone.log_q[0, 0])
+    assert found.nfe[0] == alone.nfe[0]

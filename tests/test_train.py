@@ -1,0 +1,189 @@
+"""Training minimises Eq. 3, and a run that is cut anywhere ends with the bits of one that is not."""
+
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from difftime import train as module
+from difftime.elbo import path_terms
+from difftime.mixture import Mixture
+from difftime.nets.mlp import MLP
+from difftime.score import ExactScore, NetScore
+from difftime.sde import SDE, VP
+from difftime.streams import stream
+from difftime.train import BLOCK, Diverged, Interrupted, Recipe, Trained, train
+
+RECIPE = Recipe(
+    weighting="likelihood",
+    time_sampling="uniform",
+    steps=350,
+    batch=32,
+    learning_rate=1e-3,
+    ema=0.999,
+    checkpoint_minutes=60.0,
+)
+SEEDS = ["0/a", "0/b", "0/c"]
+ARGUMENTS = {"T": 0.6, "epsilon": 1e-3, "name": "a cell", "cell": "digest"}
+
+
+def score(seeds: list[str], sde: SDE | None = None) -> NetScore:
+    net = MLP(1, 8, 2, "silu", "raw", [stream(seed, "initial weights") for seed in seeds])
+    return NetScore(net, sde or VP(), "noise", scale_input=False, data_variance=1.0)
+
+
+def run(toy: Mixture, seeds: list[str] = SEEDS, recipe: Recipe = RECIPE, **changes) -> Trained:
+    data = torch.stack([toy.sample(500, stream(seed, "training data")) for seed in seeds])
+    return train(score(seeds), data, recipe=recipe, seeds=seeds, **(ARGUMENTS | changes))
+
+
+def equal(a: Trained, b: Trained) -> bool:
+    return a.weights.keys() == b.weights.keys() and all(torch.equal(a.weights[k], b.weights[k]) for k in a.weights)
+
+
+@pytest.mark.parametrize("weighting", ["likelihood", "noise"])
+def test_both_ways_to_sample_t_estimate_the_same_loss(toy: Mixture, sde: SDE, weighting: str) -> None:
+    """The mean of weight · ||z_hat - z||² over batches is one integral over t, whatever the density of t."""
+    estimates = []
+    for sampling in ("uniform", "lambda"):
+        recipe = Recipe(weighting, sampling, 1, 2000, 1e-3, 0.9, 60.0)
+        data = toy.sample(4000, stream("data"))[None]
+        batches = module._draw(data, ["s"], 0, sde, 0.8, 0.05, recipe)
+        z_hat = (
+            -ExactScore(toy, sde)(batches.x_t.double(), batches.t.double()) * sde.sigma(batches.t.double())[..., None]
+        )
+        values = (batches.weight * (z_hat - batches.z).square().sum(-1)).flatten()
+        estimates.append((values.mean().item(), values.std().item() / math.sqrt(len(values))))
+    (a, a_se), (b, b_se) = estimates
+    assert abs(a - b) < 4 * math.hypot(a_se, b_se)
+
+
+def test_the_likelihood_weighted_loss_of_the_exact_score_is_twice_K(toy: Mixture, sde: SDE) -> None:
+    exact = ExactScore(toy, sde)
+    K = path_terms(exact, toy, sde, 0.8, 0.05, seeds=1, time_steps=100, points=1, seed="test").K.item()
+    recipe = Recipe("likelihood", "lambda", 1, 2000, 1e-3, 0.9, 60.0)
+    batches = module._draw(toy.sample(20_000, stream("data"))[None], ["s"], 0, sde, 0.8, 0.05, recipe)
+    z_hat = -exact(batches.x_t.double(), batches.t.double()) * sde.sigma(batches.t.double())[..., None]
+    values = (batches.weight * (z_hat - batches.z).square().sum(-1)).flatten()
+    # the 20,000 data points are drawn with replacement 200,000 times: their own error dominates
+    assert values.mean().item() == pytest.approx(2 * K, abs=4 * values.std().item() / math.sqrt(20_000))
+
+
+def test_training_closes_most_of_the_gap(toy: Mixture) -> None:
+    model = score(SEEDS)
+    gap = {"seeds": len(SEEDS), "time_steps": 60, "points": 1, "seed": "test"}
+    before = path_terms(model, toy, model.sde, 0.6, 1e-3, **gap).gap
+    model.net.load_state_dict(run(toy, recipe=Recipe(**{**RECIPE.__dict__, "steps": 1000, "learning_rate": 1e-2})).weights)
+    assert (path_terms(model, toy, model.sde, 0.6, 1e-3, **gap).gap < 0.5 * before).all()
+
+
+def test_a_seeds_model_does_not_depend_on_the_others_beside_it(toy: Mixture) -> None:
+    """Within rounding: a batched product may sum in another order."""
+    together, alone = run(toy), run(toy, SEEDS[1:2])
+    for name, weight in alone.weights.items():
+        assert torch.allclose(together.weights[name][1:2], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_the_same_run_gives_the_same_bits(toy: Mixture) -> None:
+    assert equal(run(toy), run(toy))
+
+
+class Cut(BaseException):
+    """Stands for a SIGKILL."""
+
+
+@pytest.mark.parametrize("block", [0, 1, 2, 3])
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(
+    toy: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    resume = tmp_path / "resume.pt"
+    recipe = Recipe(**{**RECIPE.__dict__, "checkpoint_minutes": 1e-9})  # a state after every block
+    draw = module._draw
+
+    def cut(*arguments):
+        if arguments[2] == block:
+            raise Cut
+        return draw(*arguments)
+
+    monkeypatch.setattr(module, "_draw", cut)
+    with pytest.raises(Cut):
+        run(toy, recipe=recipe, resume=resume)
+    monkeypatch.setattr(module, "_draw", draw)
+    assert resume.exists() == (block > 0)
+    resumed, whole = run(toy, recipe=recipe, resume=resume), run(toy)
+    assert equal(resumed, whole)
+    assert torch.equal(resumed.loss, whole.loss)
+
+
+def test_sigterm_saves_a_state_at_once(toy: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resume = tmp_path / "resume.pt"
+    draw = module._draw
+
+    def signalled(*arguments):
+        if arguments[2] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(*arguments)
+
+    monkeypatch.setattr(module, "_draw", signalled)
+    with pytest.raises(Interrupted, match=f"after step {2 * BLOCK}"):
+        run(toy, resume=resume)
+    monkeypatch.setattr(module, "_draw", draw)
+    assert equal(run(toy, resume=resume), run(toy))
+
+
+def test_a_damaged_resume_state_is_reported_and_training_starts_anew(
+    toy: Mixture, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    resume = tmp_path / "resume.pt"
+    resume.write_bytes(b"x" * 1000)
+    assert equal(run(toy, resume=resume), run(toy))
+    assert str(resume) in caplog.text
+    assert "step 0" in caplog.text
+
+
+def test_a_resume_state_of_other_settings_is_not_used(toy: Mixture, tmp_path: Path) -> None:
+    resume = tmp_path / "resume.pt"
+    run(toy, recipe=Recipe(**{**RECIPE.__dict__, "checkpoint_minutes": 1e-9}), resume=resume)
+    assert equal(run(toy, resume=resume, cell="another digest"), run(toy))
+
+
+def test_divergence_names_the_step_the_cell_and_the_last_good_loss(
+    toy: Mixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = module._draw
+
+    def poisoned(*arguments):
+        batches = draw(*arguments)
+        if arguments[2] == 1:
+            batches.weight[7, 2] = math.nan
+        return batches
+
+    monkeypatch.setattr(module, "_draw", poisoned)
+    with pytest.raises(
+        Diverged, match=rf"a cell diverged: the loss of seed 2 is nan at step {BLOCK + 7} .last good loss: \d"
+    ):
+        run(toy)
+
+
+def test_the_average_warms_up(toy: Mixture) -> None:
+    """After step n the decay is min(ema, (1+n)/(10+n)), so early weights are forgotten."""
+    recipe = Recipe(**{**RECIPE.__dict__, "steps": 3, "ema": 0.9999})
+    trained = run(toy, recipe=recipe)
+    model = score(SEEDS)
+    data = torch.stack([toy.sample(500, stream(seed, "training data")) for seed in SEEDS])
+    parameters = list(model.net.parameters())
+    average = [p.detach().clone() for p in parameters]
+    adam = torch.optim.Adam(parameters, lr=recipe.learning_rate)
+    batches = module._draw(data.float(), SEEDS, 0, model.sde, 0.6, 1e-3, recipe)
+    for n in range(3):
+        loss = (batches.weight[n] * (model.noise(batches.x_t[n], batches.t[n]) - batches.z[n]).square().sum(-1)).mean(1)
+        adam.zero_grad()
+        loss.sum().backward()
+        adam.step()
+        decay = (1 + n) / (10 + n)
+        average = [decay * a + (1 - decay) * p.detach() for a, p in zip(average, parameters, strict=True)]
+    for weight, expected in zip(trained.weights.values(), average, strict=True):
+        assert torch.allclose(weight, expected, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,100 @@
+"""What an edit re-runs, on the real Snakefile: everything that depends on it, and nothing else."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from difftime.config import FIGURE_TABLE
+
+Files = dict[Path, tuple[int, bytes]]
+
+
+def contents(folder: Path) -> Files:
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_finished_study_has_nothing_to_do(clone) -> None:
+    assert clone.planned() == {}
+
+
+def test_touching_files_re_runs_nothing(clone) -> None:
+    for path in clone.path.rglob("*"):
+        if path.is_file() and ".snakemake" not in path.parts:
+            os.utime(path)
+    assert clone.planned() == {}
+
+
+def test_adding_a_T_trains_only_the_new_cell(clone) -> None:
+    cells = clone.path / "results" / "cells"
+    before = contents(cells)
+    first, second = clone.study["study"]
+    clone.change(study=[first | {"T": [0.3, 0.6, 0.9]}, second])
+    planned = clone.planned()
+    assert {rule: planned[rule] for rule in ("cell", "train", "elbo", "likelihood", "samples")} == {
+        "cell": 1, "train": 1, "elbo": 1, "likelihood": 1, "samples": 1,
+    }  # fmt: skip
+    clone.snakemake("--cores", "2")
+    after = contents(cells)
+    assert {path: after[path] for path in before} == before
+    assert {path.parent.name for path in after.keys() - before.keys()} == {"T=0.9"}
+    assert clone.planned() == {}
+
+
+def test_changing_the_training_re_runs_that_data_sets_cells(clone) -> None:
+    clone.change(datasets__toy__training__steps=30)
+    planned = clone.planned()
+    assert (planned["cell"], planned["train"], planned["elbo"], planned["likelihood"]) == (2, 2, 2, 2)
+
+
+def test_editing_elbo_re_runs_the_elbo_jobs_and_nothing_upstream(clone) -> None:
+    clone.edit("difftime/elbo.py", "total += 0.5 * weight * mean", "total += weight * mean * 0.5")
+    planned = clone.planned()
+    assert planned.pop("elbo") == 3
+    assert planned.keys() == {"collect", "optimum", "bounds", "summarise"}
+
+
+def test_editing_a_comment_or_a_docstring_re_runs_nothing(clone) -> None:
+    clone.edit("difftime/elbo.py", '"""The ELBO taken apart', '# a remark\n"""The ELBO, taken apart')
+    assert clone.planned() == {}
+
+
+@pytest.mark.parametrize(("section", "rule"), [("likelihood", "likelihood"), ("samples", "samples")])
+def test_changing_a_tolerance_re_runs_that_measurement_only(clone, section: str, rule: str) -> None:
+    clone.change(**{f"{section}__rtol": 1e-4})
+    planned = clone.planned()
+    assert planned[rule] == 2
+    assert not planned.keys() & ({"cell", "train", "elbo", "likelihood", "samples"} - {rule})
+
+
+def test_changing_the_style_of_all_figures_redraws_figures_only(clone) -> None:
+    clone.change(figures__font_size=9)
+    assert clone.planned() == {"figure": 2}
+
+
+def test_changing_one_figures_setting_redraws_only_it(clone) -> None:
+    clone.change(figures__histogram_T=[0.6])
+    assert clone.planned() == {"figure": 1}
+
+
+def test_editing_one_figures_code_redraws_only_it(clone) -> None:
+    path = clone.path / "difftime" / "figures" / "fig1.py"
+    path.write_text(path.read_text() + "\nSPARE = 1\n")
+    assert clone.planned() == {"figure": 1}
+
+
+def test_another_spelling_of_the_same_settings_re_runs_nothing(clone) -> None:
+    clone.change(datasets__toy__weights=["0.30", 7e-1], sdes__vp={"beta_max": 20, "kind": "vp", "epsilon": "1e-5"})
+    assert clone.planned() == {}
+
+
+def test_a_lost_table_is_made_again_from_the_cells(clone) -> None:
+    (clone.path / "results" / "tables" / "samples.parquet").unlink()
+    planned = clone.planned()
+    assert planned["collect"] == 1
+    assert not planned.keys() & {"cell", "train", "elbo", "likelihood", "samples"}
+
+
+def test_every_figure_has_its_module() -> None:
+    for figure in FIGURE_TABLE:
+        assert (Path(__file__).parents[2] / "difftime" / "figures" / f"{figure}.py").is_file()

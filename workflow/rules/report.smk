@@ -1,0 +1,126 @@
+rule collect:
+    input:
+        cells=f"{RESULTS}/cells.json",
+        parts=cell_tables,
+    output:
+        parquet=f"{RESULTS}/tables/{{table}}.parquet",
+        markdown=f"{RESULTS}/tables/{{table}}.md",
+        html=in_report("{table}"),
+    wildcard_constraints:
+        table="|".join(MEASURED_BY),
+    params:
+        code=fingerprint("tables"),
+    log:
+        f"{RESULTS}/logs/collect-{{table}}.log",
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    conda:
+        "../../environment.yml"
+    shell:
+        "difftime collect {wildcards.table} --cells {input.cells:q} --output {output.parquet:q} > {log:q} 2>&1"
+
+
+rule optimum:
+    input:
+        elbo=f"{RESULTS}/tables/elbo.parquet",
+    output:
+        parquet=f"{RESULTS}/tables/optimum.parquet",
+        markdown=f"{RESULTS}/tables/optimum.md",
+        html=in_report("optimum"),
+    params:
+        settings=STUDY.optimum.canonical(),
+        seed=STUDY.seed,
+        code=fingerprint("tables"),
+    log:
+        f"{RESULTS}/logs/optimum.log",
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    conda:
+        "../../environment.yml"
+    shell:
+        "difftime optimum --elbo {input.elbo:q} --output {output.parquet:q} --seed {params.seed}"
+        " --settings {params.settings:q} > {log:q} 2>&1"
+
+
+rule bounds:
+    input:
+        elbo=f"{RESULTS}/tables/elbo.parquet",
+        likelihood=f"{RESULTS}/tables/likelihood.parquet",
+    output:
+        parquet=f"{RESULTS}/tables/bounds.parquet",
+        markdown=f"{RESULTS}/tables/bounds.md",
+        html=in_report("bounds"),
+    params:
+        code=fingerprint("tables"),
+    log:
+        f"{RESULTS}/logs/bounds.log",
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    conda:
+        "../../environment.yml"
+    shell:
+        "difftime bounds --elbo {input.elbo:q} --likelihood {input.likelihood:q}"
+        " --output {output.parquet:q} 2>&1 | tee {log:q}"
+
+
+rule summarise:
+    input:
+        unpack(summarised),
+        elbo=f"{RESULTS}/tables/elbo.parquet",
+        optimum=f"{RESULTS}/tables/optimum.parquet",
+    output:
+        parquet=f"{RESULTS}/tables/summary.parquet",
+        markdown=f"{RESULTS}/tables/summary.md",
+        html=in_report("summary"),
+    params:
+        options=summary_options,
+        code=fingerprint("tables"),
+    log:
+        f"{RESULTS}/logs/summarise.log",
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    conda:
+        "../../environment.yml"
+    shell:
+        "difftime summarise --elbo {input.elbo:q} --optimum {input.optimum:q} {params.options}"
+        " --output {output.parquet:q} > {log:q} 2>&1"
+
+
+rule figure:
+    input:
+        table=figure_table,
+    output:
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
+        png=report(
+            f"{RESULTS}/figures/{{figure}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+    params:
+        settings=figure_settings,
+        code=figure_code,
+    log:
+        f"{RESULTS}/logs/{{figure}}.log",
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    conda:
+        "../../environment.yml"
+    shell:
+        "difftime figure {wildcards.figure} --table {input.table:q} --output {output.pdf:q}"
+        " --settings {params.settings:q} > {log:q} 2>&1"
+
+
+rule tables:
+    input:
+        expand(f"{RESULTS}/tables/{{table}}.parquet", table=TABLES),
+
+
+rule figures:
+    input:
+        expand(f"{RESULTS}/figures/{{figure}}.pdf", figure=STUDY.figures.draw),
