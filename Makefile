@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format smoke sensitivity report rulegraph schema benchmark clean
+.PHONY: help run test lint format smoke sensitivity report rulegraph readme schema benchmark clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,13 +61,16 @@ format: $(VENV)/test  ## put the style right
 	snakefmt Snakefile workflow
 
 rulegraph: $(VENV)/run  ## draw the rules into README.md
-	$(BIN)/python -m workflow.rulegraph
+	$(BIN)/python -m workflow.readme rulegraph
+
+readme: $(VENV)/run rulegraph  ## put the default study's findings into README.md, its figures into docs/figures
+	$(BIN)/python -m workflow.readme findings
 
 schema: $(VENV)/run  ## write the settings' JSON schema for editors
 	difftime schema > workflow/schemas/config.schema.json
 
-benchmark: $(VENV)/run  ## the tables in benchmarks/README.md: some twenty minutes
-	$(BIN)/python -m benchmarks
+benchmark: $(VENV)/run  ## measure the speed anew and put it into README.md: some twenty minutes
+	$(BIN)/python -m workflow.readme speed
 
 clean:  ## remove the environment; results stay
 	rm -rf $(VENV)

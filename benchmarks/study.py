@@ -30,9 +30,21 @@ def main() -> str:
         rows, peak = [], 0.0
         for rule in ("train", "elbo", "likelihood", "samples"):
             jobs = [next(csv.DictReader(file.open(), delimiter="\t")) for file in Path(scratch).rglob(f"{rule}.tsv")]
-            times, memory = [float(job["s"]) for job in jobs], [float(job["max_rss"]) for job in jobs if job["max_rss"] != "NA"]
+            times, memory = (
+                [float(job["s"]) for job in jobs],
+                [float(job["max_rss"]) for job in jobs if job["max_rss"] != "NA"],
+            )
             peak = max(peak, *memory)
-            rows.append([rule, str(len(jobs)), f"{statistics.median(times):.1f}", f"{max(times):.1f}", f"{sum(times):.0f}", f"{max(memory):.0f}"])
+            rows.append(
+                [
+                    rule,
+                    str(len(jobs)),
+                    f"{statistics.median(times):.1f}",
+                    f"{max(times):.1f}",
+                    f"{sum(times):.0f}",
+                    f"{max(memory):.0f}",
+                ]
+            )
     # two jobs at a time, and Snakemake itself
     own = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     rows.append(["whole study, 2 cores", "", "", "", f"**{seconds:.0f}**", f"below {2 * peak + own:.0f}"])

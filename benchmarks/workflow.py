@@ -18,7 +18,11 @@ def _run(*arguments: str) -> tuple[float, float]:
     """Wall-clock seconds and peak memory in MB of `snakemake` with these arguments."""
     start = time.perf_counter()
     run = subprocess.run(
-        ["/usr/bin/env", "python3", "-c", _PEAK, "snakemake", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+        ["/usr/bin/env", "python3", "-c", _PEAK, "snakemake", *arguments],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return time.perf_counter() - start, float(run.stdout.splitlines()[-1])
 

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import shorten
@@ -25,8 +25,6 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
     model_validator,
@@ -62,6 +60,11 @@ KEYS = ("dataset", "sde", "net", "T")
 Place = tuple[int | str, ...]
 Fault = dict[str, Any]
 """What pydantic reports of one fault: its type, its place `loc`, and the `input` found there."""
+
+
+Check = Callable[[Any], Any]
+Info = Any
+"""Pydantic's ValidationInfo: the `context` of the reading, and the `data` that are read already."""
 
 
 def fault(text: str, found: Any, place: Place = ()) -> Fault:
@@ -109,7 +112,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _closed(cls, values: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    def _closed(cls, values: Any, check: Check) -> Any:
         """Name the nearest key beside one that is unknown."""
         try:
             return check(values)
@@ -147,15 +150,17 @@ class OneOrMany:
         return {"anyOf": [many["items"], many]}
 
 
-def _distinct(values: Any, check: ValidatorFunctionWrapHandler) -> Any:
+def _distinct(values: Any, check: Check) -> Any:
     """Refuse an item that is listed twice, beside what is wrong with single items."""
     faults: list[Fault] = []
     try:
         values = check(values)
     except ValidationError as error:
         faults = list(error.errors())
-    items = one_or_many(values)
-    refuse(faults + [fault("is listed twice", item, (i,)) for i, item in enumerate(items) if item in items[:i]])
+    broken = {f["loc"][0] for f in faults if f["loc"]}
+    sound = {i: item for i, item in enumerate(one_or_many(values)) if i not in broken}
+    again = [i for i in sound if any(sound[i] == sound[j] for j in sound if j < i)]
+    refuse(faults + [fault("is listed twice", sound[i], (i,)) for i in again])
     return values
 
 
@@ -216,7 +221,7 @@ class MixtureSettings(Settings):
 
     @field_validator("means", "stds", "covariances")
     @classmethod
-    def _one_per_component(cls, values: Any, info: ValidationInfo) -> Any:
+    def _one_per_component(cls, values: Any, info: Info) -> Any:
         weights = info.data.get("weights")
         if None not in (values, weights) and len(values) != len(weights):
             raise ValueError(f"must be one for each of the {len(weights)} weights, but are {len(values)}")
@@ -231,7 +236,7 @@ class MixtureSettings(Settings):
 
     @field_validator("stds", "covariances")
     @classmethod
-    def _as_long_as_means(cls, spreads: Any, info: ValidationInfo) -> Any:
+    def _as_long_as_means(cls, spreads: Any, info: Info) -> Any:
         d = len(info.data["means"][0]) if "means" in info.data else None
         allowed = (1, d) if info.field_name == "stds" else (d,)
         if None not in (spreads, d) and any(len(spread) not in allowed for spread in spreads):
@@ -241,7 +246,7 @@ class MixtureSettings(Settings):
 
     @field_validator("covariances")
     @classmethod
-    def _instead_of_stds(cls, covariances: Any, info: ValidationInfo) -> Any:
+    def _instead_of_stds(cls, covariances: Any, info: Info) -> Any:
         if (info.data.get("stds", "faulty") is None) == (covariances is None):
             raise ValueError("give either stds or covariances, and only one of the two")
         return covariances
@@ -268,7 +273,7 @@ class VPSettings(_Diffusion):
 
     @field_validator("beta_max")
     @classmethod
-    def _rising(cls, beta_max: float, info: ValidationInfo) -> float:
+    def _rising(cls, beta_max: float, info: Info) -> float:
         if beta_max < info.data.get("beta_min", 0):
             raise ValueError(f"must not be below beta_min = {info.data['beta_min']:g}")
         return beta_max
@@ -291,13 +296,13 @@ class VEGeometricSettings(_Diffusion):
 
     @field_validator("sigma_max")
     @classmethod
-    def _rising(cls, sigma_max: float, info: ValidationInfo) -> float:
+    def _rising(cls, sigma_max: float, info: Info) -> float:
         if sigma_max <= info.data.get("sigma_min", 0):
             raise ValueError(f"must be above sigma_min = {info.data['sigma_min']:g}")
         return sigma_max
 
 
-def _without_tag(values: Any, check: ValidatorFunctionWrapHandler) -> Any:
+def _without_tag(values: Any, check: Check) -> Any:
     """Leave out of a fault's place what pydantic adds: the member of the union it was found in."""
     try:
         return check(values)
@@ -353,7 +358,7 @@ class DatasetSettings(MixtureSettings):
     training: TrainingSettings = TrainingSettings()
 
 
-def _defined(name: str, info: ValidationInfo) -> str:
+def _defined(name: str, info: Info) -> str:
     """Refuse a name that the study around a block, which is the context, does not define."""
     defined = (info.context or {}).get(f"{info.field_name}s")
     if isinstance(defined, dict) and name not in defined:
@@ -369,7 +374,7 @@ def _epsilon(sde: Any) -> float:
         return 0.0
 
 
-def _past_epsilon(T: float, info: ValidationInfo) -> float:
+def _past_epsilon(T: float, info: Info) -> float:
     """Refuse a diffusion time at which the integrals of a block's SDE would end before they begin."""
     sdes = (info.context or {}).get("sdes")
     for name in info.data.get("sde", ()) if isinstance(sdes, dict) else ():
@@ -557,7 +562,7 @@ class Study(Settings):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _together(cls, values: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    def _together(cls, values: Any, check: Check, info: Info) -> Any:
         """Let the blocks see what the study defines, also where that has faults of its own."""
         if info.context is None:
             return cls.model_validate(values, context=values if isinstance(values, dict) else {})
@@ -573,7 +578,7 @@ class Study(Settings):
 
     @field_validator("figures")
     @classmethod
-    def _only_what_is_measured(cls, figures: FigureSettings, info: ValidationInfo) -> FigureSettings:
+    def _only_what_is_measured(cls, figures: FigureSettings, info: Info) -> FigureSettings:
         faults = _not_measured(figures, info.data["study"]) if "study" in info.data else []
         known = info.data.get("p_noise", [figures.p_noise])
         if figures.draw and figures.p_noise not in known:

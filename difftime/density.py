@@ -143,8 +143,9 @@ def reverse_sde_density(
     `reach` is the half width of the grid in standard deviations of the data; it is widened where p_noise needs it.
 
     With the defaults E log q is good to 1e-5 nats, and its estimated error is 1e-4 at most, if the data's modes are not
-    narrower than a tenth of their standard deviation and p_noise leaves them within e^-5 or so; at E log q = -25 it is
-    1e-2. The error falls with the third power of `steps`. Densities below about e^-600 are not resolved, and say so.
+    narrower than a tenth of their standard deviation and E log q is above -5 or so; at -25 the error is 1e-2 and its
+    estimate 1e-1. The estimate falls with the third power of `steps`. Where q is below about e^-600 it is not resolved,
+    and `error` says so.
 
     Raises ValueError if the settings are out of range, if p_noise is narrower than a cell, or if the score has another
     shape than x.
@@ -263,7 +264,7 @@ def scaled_score(
             f"The score of {tuple(points.shape)} points came back with shape {tuple(s.shape)}. It must return one "
             f"value per point and seed: is `seeds` = {seeds} the number of models in it?"
         )
-    return sigma * s[..., 0].double().numpy()
+    return (s[..., 0].double() * float(sigma)).numpy()
 
 
 def transfer_rates(

@@ -6,6 +6,7 @@ This is the oracle of the toy study: every term of the ELBO can be computed agai
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +26,8 @@ class Mixture:
     axes: Float[Tensor, "components d d"]
 
     @classmethod
-    def from_covariances(cls, weights: list, means: list, covariances: list) -> Mixture:
-        """From nested lists: weights [K], means [K][d], covariances [K][d][d].
+    def from_covariances(cls, weights: Sequence, means: Sequence, covariances: Sequence) -> Mixture:
+        """From nested sequences: weights [K], means [K][d], covariances [K][d][d].
 
         Raises ValueError if a covariance is not symmetric and positive definite.
         """

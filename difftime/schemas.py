@@ -44,22 +44,22 @@ def _nats(name: str, description: str, nullable: bool = False, low: float | None
 
 
 def _count(name: str, description: str, nullable: bool = False) -> Column:
-    return Column(name, "int64", "1", description, nullable, low=0)
+    return Column(name, "int64", "1", description, nullable, low=0.0)
 
 
 CELL = (
     _text("dataset", "Data set, as named in the configuration"),
     _text("sde", "Forward SDE, as named in the configuration"),
     _text("net", "Network and its training, as named in the configuration"),
-    Column("T", "float64", "SDE time", "Diffusion time", low=0),
+    Column("T", "float64", "SDE time", "Diffusion time", low=0.0),
 )
 SEED = _count("seed", "Index of the model within its cell")
 P_NOISE = _text("p_noise", "Where the reverse process starts: standard, or matched to the moments of p(x,T)")
 SAMPLER = _text("sampler", "sde: reverse SDE by Euler-Maruyama; ode: reverse probability-flow ODE by RK45")
-EPSILON = Column("epsilon", "float64", "SDE time", "Where every integral over time begins", low=0)
+EPSILON = Column("epsilon", "float64", "SDE time", "Where every integral over time begins", low=0.0)
 SOLVER = (
-    Column("rtol", "float64", "1", "Relative tolerance of RK45", low=0),
-    Column("atol", "float64", "units of x", "Absolute tolerance of RK45", low=0),
+    Column("rtol", "float64", "1", "Relative tolerance of RK45", low=0.0),
+    Column("atol", "float64", "units of x", "Absolute tolerance of RK45", low=0.0),
 )
 
 TABLES: dict[str, tuple[Column, ...]] = {
@@ -67,25 +67,25 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *CELL,
         SEED,
         _count("step", "Steps trained"),
-        Column("loss", "float64", "nats", "Mean training loss, Eq. 3, since the row before", low=0),
+        Column("loss", "float64", "nats", "Mean training loss, Eq. 3, since the row before", low=0.0),
     ),
     "elbo": (
         *CELL,
         SEED,
         P_NOISE,
         _nats("elbo", "Eq. 4: prior - I + R; bounds E log q of the reverse SDE at epsilon", nullable=True),
-        _nats("elbo_se", "Standard error of elbo within the seed (0: by quadrature)", nullable=True, low=0),
+        _nats("elbo_se", "Standard error of elbo within the seed (0: by quadrature)", nullable=True, low=0.0),
         _nats("kl", "KL[p(x,T) || p_noise], Eq. 8"),
-        _nats("kl_se", "Standard error of kl (0: by quadrature)", low=0),
-        _nats("gap", "G(s, T) = half the integral of g2 E||s - grad log p||2", nullable=True, low=0),
-        _nats("gap_se", "Standard error of gap (0: by quadrature)", nullable=True, low=0),
-        _nats("K", "K(T), Eq. 7: the error that even the exact score has", low=0),
-        _nats("K_se", "Standard error of K (0: by quadrature)", low=0),
+        _nats("kl_se", "Standard error of kl (0: by quadrature)", low=0.0),
+        _nats("gap", "G(s, T) = half the integral of g2 E||s - grad log p||2", nullable=True, low=0.0),
+        _nats("gap_se", "Standard error of gap (0: by quadrature)", nullable=True, low=0.0),
+        _nats("K", "K(T), Eq. 7: the error that even the exact score has", low=0.0),
+        _nats("K_se", "Standard error of K (0: by quadrature)", low=0.0),
         _nats("R", "R(T), Eq. 5, in closed form"),
         _nats("I", "I(s, T) = K + G, Eq. 6", nullable=True),
         _nats("prior", "E log p_noise(x_T), in closed form"),
         _nats("entropy", "Entropy of p(x, epsilon)"),
-        _nats("entropy_se", "Standard error of entropy (0: by quadrature)", low=0),
+        _nats("entropy_se", "Standard error of entropy (0: by quadrature)", low=0.0),
         _nats("log_p_data", "E log p_data(x) at t = 0, the ceiling of every model"),
         _nats("residual", "Eq. 4 less Eq. 11: the numerical error of the whole decomposition"),
         EPSILON,
@@ -97,7 +97,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         SEED,
         P_NOISE,
         _nats("log_q_ode", "Mean log-likelihood of held-out points under the probability-flow ODE", nullable=True),
-        _nats("log_q_ode_se", "Standard error of log_q_ode over the points", nullable=True, low=0),
+        _nats("log_q_ode_se", "Standard error of log_q_ode over the points", nullable=True, low=0.0),
         _nats("log_p_points", "Mean log p(x, epsilon) of the same points"),
         _count("points", "Held-out points, solved as one system"),
         _count("nfe", "Right-hand-side calls of RK45, a property of the batch of points"),
@@ -107,7 +107,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _nats(
             "log_q_sde", "E log q under the reverse SDE itself, from its density on a grid (1-D only)", nullable=True
         ),
-        _nats("log_q_sde_error", "Numerical error of log_q_sde", nullable=True, low=0),
+        _nats("log_q_sde_error", "Numerical error of log_q_sde", nullable=True, low=0.0),
         EPSILON,
     ),
     "samples": (
@@ -122,16 +122,16 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _nats("log_p_data_q025", "2.5 % quantile of log p_data", nullable=True),
         _nats("log_p_data_q975", "97.5 % quantile of log p_data", nullable=True),
         _nats("log_p_data_mean", "Mean of log p_data", nullable=True),
-        _nats("log_p_data_mean_se", "Standard error of that mean over the samples", nullable=True, low=0),
-        Column("finite", "float64", "1", "Share of samples that are finite numbers", low=0, high=1),
+        _nats("log_p_data_mean_se", "Standard error of that mean over the samples", nullable=True, low=0.0),
+        Column("finite", "float64", "1", "Share of samples that are finite numbers", low=0.0, high=1.0),
         Column(
-            "wasserstein1", "float64", "units of x", "Wasserstein-1 distance to p_data; sliced if d > 1", True, low=0
+            "wasserstein1", "float64", "units of x", "Wasserstein-1 distance to p_data; sliced if d > 1", True, low=0.0
         ),
         Column(
-            "wasserstein1_floor", "float64", "units of x", "What as many perfect samples are expected to have", low=0
+            "wasserstein1_floor", "float64", "units of x", "What as many perfect samples are expected to have", low=0.0
         ),
-        Column("share_first", "float64", "1", "Share of samples most probably from the first mode", low=0, high=1),
-        Column("share_first_p_data", "float64", "1", "What that share is under p_data", low=0, high=1),
+        Column("share_first", "float64", "1", "Share of samples most probably from the first mode", low=0.0, high=1.0),
+        Column("share_first_p_data", "float64", "1", "What that share is under p_data", low=0.0, high=1.0),
     ),
     "modes": (
         *CELL,
@@ -139,9 +139,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         P_NOISE,
         SAMPLER,
         _count("mode", "Component of the mixture"),
-        Column("share", "float64", "1", "Share of samples most probably from this component", low=0, high=1),
-        Column("share_se", "float64", "1", "Binomial standard error of share", low=0),
-        Column("share_p_data", "float64", "1", "What the share is under p_data", low=0, high=1),
+        Column("share", "float64", "1", "Share of samples most probably from this component", low=0.0, high=1.0),
+        Column("share_se", "float64", "1", "Binomial standard error of share", low=0.0),
+        Column("share_p_data", "float64", "1", "What the share is under p_data", low=0.0, high=1.0),
     ),
     "histogram": (
         *CELL,
@@ -150,8 +150,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         SAMPLER,
         Column("left", "float64", "units of x", "Left edge of the bin"),
         Column("right", "float64", "units of x", "Right edge of the bin"),
-        Column("density", "float64", "1 / units of x", "Samples in the bin over all samples and its width", low=0),
-        Column("density_p_data", "float64", "1 / units of x", "Mean of p_data over the bin", low=0),
+        Column("density", "float64", "1 / units of x", "Samples in the bin over all samples and its width", low=0.0),
+        Column("density_p_data", "float64", "1 / units of x", "Mean of p_data over the bin", low=0.0),
     ),
     "cost": (
         *CELL,
@@ -159,9 +159,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         SAMPLER,
         _count("points", "Samples per seed"),
         _count("seeds", "Seeds sampled together"),
-        Column("nfe", "float64", "1", "Evaluations of the score per sample, mean over seeds", low=0),
-        Column("nfe_se", "float64", "1", "Standard error of nfe over seeds", True, low=0),
-        Column("seconds", "float64", "s", "Wall-clock time for all seeds; differs from run to run", low=0),
+        Column("nfe", "float64", "1", "Evaluations of the score per sample, mean over seeds", low=0.0),
+        Column("nfe_se", "float64", "1", "Standard error of nfe over seeds", True, low=0.0),
+        Column("seconds", "float64", "s", "Wall-clock time for all seeds; differs from run to run", low=0.0),
     ),
     "bounds": (
         *CELL,
@@ -170,7 +170,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _nats("elbo", "As in the elbo table"),
         _nats("log_q_sde", "As in the likelihood table"),
         _nats("ceiling", "-entropy of p(x, epsilon)"),
-        _nats("tolerance", "Numerical and Monte Carlo error allowed in the comparison", low=0),
+        _nats("tolerance", "Numerical and Monte Carlo error allowed in the comparison", low=0.0),
         Column("holds", "bool", "", "Whether elbo <= log_q_sde <= ceiling within the tolerance"),
     ),
     "summary": (
@@ -179,24 +179,24 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _text("quantity", "Column of the elbo, likelihood or samples table; sampler:column for the latter"),
         _text("unit", "Unit of mean and se"),
         Column("mean", "float64", "see unit", "Mean over the seeds with a finite value", nullable=True),
-        Column("se", "float64", "see unit", "Standard error of that mean over seeds", nullable=True, low=0),
+        Column("se", "float64", "see unit", "Standard error of that mean over seeds", nullable=True, low=0.0),
         _count("seeds", "Seeds in the cell"),
         _count("finite", "Seeds with a finite value; the others are not in the mean"),
-        Column("T_star", "float64", "SDE time", "Optimal T of this line, from the optimum table", True, low=0),
-        Column("T_star_low", "float64", "SDE time", "Lower end of its interval", nullable=True, low=0),
-        Column("T_star_high", "float64", "SDE time", "Upper end of its interval", nullable=True, low=0),
+        Column("T_star", "float64", "SDE time", "Optimal T of this line, from the optimum table", True, low=0.0),
+        Column("T_star_low", "float64", "SDE time", "Lower end of its interval", nullable=True, low=0.0),
+        Column("T_star_high", "float64", "SDE time", "Upper end of its interval", nullable=True, low=0.0),
     ),
     "optimum": (
         _text("dataset", "Data set"),
         _text("sde", "Forward SDE"),
         _text("net", "Network and its training"),
         P_NOISE,
-        Column("T_star", "float64", "SDE time", "T that maximises the mean ELBO over seeds", low=0),
-        Column("T_star_low", "float64", "SDE time", "Lower end of the bootstrap interval over seeds", low=0),
-        Column("T_star_high", "float64", "SDE time", "Upper end of the bootstrap interval over seeds", low=0),
-        Column("confidence", "float64", "1", "Coverage of that interval", low=0, high=1),
+        Column("T_star", "float64", "SDE time", "T that maximises the mean ELBO over seeds", low=0.0),
+        Column("T_star_low", "float64", "SDE time", "Lower end of the bootstrap interval over seeds", low=0.0),
+        Column("T_star_high", "float64", "SDE time", "Upper end of the bootstrap interval over seeds", low=0.0),
+        Column("confidence", "float64", "1", "Coverage of that interval", low=0.0, high=1.0),
         _nats("elbo_star", "Mean ELBO at T_star"),
-        _nats("elbo_star_se", "Its bootstrap standard error over seeds", low=0),
+        _nats("elbo_star_se", "Its bootstrap standard error over seeds", low=0.0),
         _nats("loss_at_star", "log_p_data - elbo_star: what the best T still loses"),
         _nats("gain_over_1", "elbo at T_star less elbo at T = 1 (null if the times do not reach 1)", nullable=True),
         _nats("gain_over_last", "elbo at T_star less elbo at the largest T"),

@@ -116,7 +116,7 @@ def noises_of(sde: SDE, T: float) -> list[Gaussian]:
     return [standard_noise(sde, T, (1,)), right, normal(right.mean.item() + deviation, 0.6 * deviation)]
 
 
-@pytest.mark.parametrize("T", [0.3, 0.6, 2.0])
+@pytest.mark.parametrize("T", [0.3, 2.0])
 def test_from_a_gaussian_a_linear_score_leads_to_the_gaussian_of_the_moment_equations(sde: SDE, T: float) -> None:
     noises = noises_of(sde, T)
     density = BELL.density(sde, BELL.score(sde), noises, T, cells=160, steps=24)
@@ -325,8 +325,8 @@ def test_twice_the_scores_error_costs_four_times_the_nats_and_less_than_the_gap(
 
 
 def test_simulated_paths_of_eq_2_have_this_density() -> None:
-    """Euler-Maruyama in t, which knows nothing of y and u: 40,000 paths of a wrong score, compared by their CDF."""
-    sde, T, n = VP(), 0.6, 40_000
+    """Euler-Maruyama in t, which knows nothing of y and u: 20,000 paths of a wrong score, compared by their CDF."""
+    sde, T, n = VP(), 0.6, 20_000
     score, _ = perturbed(sde, torch.tensor([0.5], dtype=torch.float64))
     density = TOY.density(sde, score, [standard_noise(sde, T, (1,))], T, cells=192, steps=12)
     generator = torch.Generator().manual_seed(0)
@@ -380,7 +380,8 @@ def test_float32_scores_are_good_enough() -> None:
         return TOY.score(VP())(x, t).float()
 
     noise, log_p = [standard_noise(VP(), 0.5, (1,))], TOY.log_prob(VP(), EPSILON)
-    values = [expected_log_q(TOY.density(VP(), s, noise, 0.5), log_p).value for s in (single, TOY.score(VP()))]
+    densities = [TOY.density(VP(), score, noise, 0.5, cells=160, steps=12) for score in (single, TOY.score(VP()))]
+    values = [expected_log_q(density, log_p).value for density in densities]
     assert values[0].item() == pytest.approx(values[1].item(), abs=1e-6)
 
 

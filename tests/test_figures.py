@@ -1,4 +1,4 @@
-"""What a figure shows is what its table says: every point, its uncertainty, its unit, and what could not be computed."""
+"""What a figure shows is what its table says: points, uncertainties, units, and what could not be computed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
+from scipy.stats import norm
 
 from difftime import figures, tables
 from difftime.config import FIGURE_TABLE, FigureSettings
@@ -44,7 +45,7 @@ def table(name: str, rows: list[Row]) -> pd.DataFrame:
 
 def noise(*key: Any) -> float:
     """A number of mean 0 and standard deviation 1 that belongs to `key`."""
-    return float(np.random.default_rng([abs(hash(part)) if isinstance(part, int) else sum(map(ord, str(part))) for part in key]).normal())  # fmt: skip
+    return np.random.default_rng([*repr(key).encode()]).normal()
 
 
 def kl(sde: str, T: float) -> float:
@@ -70,7 +71,7 @@ def samples() -> pd.DataFrame:
         rows.append(
             cell
             | {
-                "points": 4096, "log_p_data_median": median, "log_p_data_q025": median - 20 - 30 * T**2,
+                "points": 4096, "log_p_data_median": median, "log_p_data_q025": 1.6 * median - 15 * (1 + T**2),
                 "log_p_data_q975": 0.1 + 0.05 * jitter, "finite": 1.0, "wasserstein1": wrong * math.exp(jitter),
                 "wasserstein1_floor": 0.024, "share_first": 0.3 - 0.1 * math.exp(-T) + 0.2 * jitter,
                 "share_first_p_data": 0.3,
@@ -103,8 +104,7 @@ def summary() -> pd.DataFrame:
 def histogram() -> pd.DataFrame:
     edges = np.linspace(-0.5, 6.0, 61)
     middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
-    normal = [w * np.exp(-(((middle - m) / s) ** 2) / 2) / (s * math.sqrt(2 * math.pi)) for w, m, s in ((0.3, 1, 0.1), (0.7, 3, 0.5))]  # fmt: skip
-    p_data, rows = sum(normal), []
+    p_data, rows = 0.3 * norm.pdf(middle, 1, 0.1) + 0.7 * norm.pdf(middle, 3, 0.5), []
     for cell in cells(seed=range(SEEDS), T=SETTINGS.histogram_T, sampler=("sde", "ode")):
         noisy = p_data * (1 + 0.1 * np.cos(middle * (1 + cell["seed"])))
         density = 0.99 * noisy / (noisy.sum() * width)
@@ -140,15 +140,382 @@ FIGURES = tuple(FIGURE_TABLE)
 
 
 def drawn(name: str, frame: pd.DataFrame | None = None, settings: FigureSettings = SETTINGS) -> Figure:
-    """A figure, laid out, from a synthetic table or from `frame`."""
+    """A figure from a synthetic table or from `frame`, not laid out yet."""
     with style.context(settings):
-        figure = import_module(f"difftime.figures.{name}").draw(
-            FACTORY[FIGURE_TABLE[name]]() if frame is None else frame, settings
-        )
-        figure.draw_without_rendering()
-    return figure
+        frame = FACTORY[FIGURE_TABLE[name]]() if frame is None else frame
+        return import_module(f"difftime.figures.{name}").draw(frame, settings)
 
 
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, Figure]:
-    return {name: drawn(name) for name in FIGURES}
+    """Every figure, laid out."""
+    shown = {name: drawn(name) for name in FIGURES}
+    with style.context(SETTINGS):
+        for figure in shown.values():
+            figure.draw_without_rendering()
+    return shown
+
+
+def curves(axes: Axes) -> list[Line2D]:
+    """The lines over T, in the order in which they were drawn."""
+    return [line for line in axes.lines if line.get_gid() == "curve"]
+
+
+def marks(axes: Axes, what: str) -> list[tuple[str, float]]:
+    """Marker and T of every mark on the border of a panel."""
+    return [(line.get_marker(), T) for line in axes.lines if line.get_gid() == what for T in line.get_xdata()]
+
+
+def legend_of(figure: Figure) -> set[str]:
+    return {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+def means(frame: pd.DataFrame, column: str, **wanted: str) -> list[float]:
+    """The mean over seeds of the rows with the values `wanted`, by T."""
+    for key, value in wanted.items():
+        frame = frame[frame[key] == value]
+    return frame.groupby("T")[column].mean().to_list()
+
+
+def without(frame: pd.DataFrame, columns: list[str], **where: Any) -> pd.DataFrame:
+    """`frame` with nulls in `columns` of the rows with the values `where`."""
+    frame = frame.copy()
+    rows = np.logical_and.reduce([frame[key] == value for key, value in where.items()])
+    frame.loc[rows, columns] = math.nan
+    return frame
+
+
+UNITS = {
+    "fig1": ["[nats]", "diffusion time"],
+    "fig2": ["[nats]", "diffusion time"],
+    "fig3": ["[nats]", "diffusion time"],
+    "fig4": ["[1 / units of $x$]", "[units of $x$]"],
+    "quality": ["[units of $x$]", "[nats]", "[1]", "diffusion time"],
+    "cost": ["[1]", "[s]", "diffusion time"],
+    "sensitivity": ["diffusion time $T^*$"],
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_axes_carry_units_and_panels_name_their_sde(pictures: dict[str, Figure], name: str) -> None:
+    axes = [one for one in pictures[name].axes if one.get_visible()]
+    labels = " ".join(one.get_xlabel() + one.get_ylabel() for one in axes)
+    titles = " ".join(one.get_title(place) for one in axes for place in ("left", "center"))
+    assert all(unit in labels for unit in UNITS[name])
+    assert "VP" in titles
+    assert "VE" in titles
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_as_wide_as_the_page_and_nothing_reaches_beyond_it(pictures: dict[str, Figure], name: str) -> None:
+    figure = pictures[name]
+    with style.context(SETTINGS):  # matplotlib makes ticks when it needs them, in the style of that moment
+        box = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert width == SETTINGS.width
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= width
+    assert box.y1 <= height
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_legend_and_the_settings_lie_outside_all_panels(pictures: dict[str, Figure], name: str) -> None:
+    figure = pictures[name]
+    outside = [figure.legends[0].get_window_extent(), figure.texts[0].get_window_extent()]
+    panels = [one.get_tightbbox() for one in figure.axes if one.get_visible()]
+    assert not any(box.overlaps(panel) for box in outside for panel in panels)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_prints_the_settings_it_was_made_with(pictures: dict[str, Figure], name: str) -> None:
+    said = pictures[name].texts[0].get_text()
+    assert "dataset toy" in said
+    assert f"{SEEDS} seeds" in said
+    assert ("net mlp-32x2" in said) == (name not in ("fig3", "sensitivity"))
+    assert ("epsilon 1e-05" in said) == (name == "sensitivity")
+
+
+def test_an_sde_has_the_same_line_style_in_every_figure(pictures: dict[str, Figure]) -> None:
+    for name in ("fig1", "fig2", "fig3", "quality", "cost"):
+        for axes in pictures[name].axes:
+            expected = {"VP": "-", "VE": "--"}.get(axes.get_title("left"))
+            assert expected is None or {line.get_linestyle() for line in curves(axes)} == {expected}
+    assert [style.line_style(sde, ["ve-5", "vp", "ve", "ve-6"]) for sde in ("vp", "ve", "ve-5")] == ["-", "--", "-."]
+
+
+def test_fig1_shows_the_median_and_the_quantiles_averaged_over_seeds(pictures: dict[str, Figure]) -> None:
+    frame = samples()
+    for sde, axes in zip(SDES, pictures["fig1"].axes[:2], strict=True):
+        wanted = {"sde": sde, "p_noise": "standard", "sampler": "sde"}
+        assert curves(axes)[0].get_ydata() == pytest.approx(means(frame, "log_p_data_median", **wanted))
+        corners = axes.collections[0].get_paths()[0].vertices[:, 1]
+        for quantile in ("q025", "q975"):
+            assert all(np.isclose(corners, mean).any() for mean in means(frame, f"log_p_data_{quantile}", **wanted))
+
+
+@pytest.mark.parametrize(("column", "quantities"), [(0, ["kl", "gap"]), (1, ["log_q_ode", "log_q_sde", "elbo"])])
+def test_fig2_shows_the_means_of_the_table(pictures: dict[str, Figure], column: int, quantities: list[str]) -> None:
+    rows = summary().query("net == 'mlp-32x2' and p_noise == 'standard'")
+    for sde, axes in zip(SDES, pictures["fig2"].axes[column::2], strict=True):
+        for quantity, line in zip(quantities, curves(axes), strict=True):
+            expected = rows[(rows.sde == sde) & (rows.quantity == quantity)]["mean"]
+            assert line.get_label() == style.QUANTITIES[quantity].label
+            assert line.get_ydata() == pytest.approx(expected.to_numpy())
+
+
+def test_fig2_marks_the_optimum_with_its_interval_and_its_value(pictures: dict[str, Figure]) -> None:
+    for axes in pictures["fig2"].axes:
+        line = next(line for line in axes.lines if line.get_label() == style.OPTIMUM.label)
+        (span,) = axes.patches
+        assert line.get_xdata() == [0.62, 0.62]
+        assert (span.get_x(), span.get_x() + span.get_width()) == pytest.approx((0.55, 0.74))
+        assert "0.62" in axes.get_title("right")
+
+
+def test_fig2_names_the_bounded_model_and_the_other_one_apart(pictures: dict[str, Figure]) -> None:
+    names = {"ELBO (bounds reverse SDE)", "log-likelihood, reverse SDE", "log-likelihood, probability-flow ODE"}
+    assert names <= legend_of(pictures["fig2"])
+
+
+def test_fig2_shows_the_best_elbo_and_the_ceiling_and_marks_what_lies_below(pictures: dict[str, Figure]) -> None:
+    for sde, axes in zip(SDES, pictures["fig2"].axes[1::2], strict=True):
+        low, high = axes.get_ylim()
+        elbo = curves(axes)[-1]
+        below = {("v", T) for T, value in zip(elbo.get_xdata(), elbo.get_ydata(), strict=True) if value < low}
+        assert low < elbo.get_ydata().max() < CEILING < high
+        assert below <= set(marks(axes, style.OUTSIDE))
+        assert sde != "ve" or below
+
+
+def test_fig2_says_what_was_not_measured() -> None:
+    frame = summary()
+    figure = drawn("fig2", frame[frame.quantity != "log_q_sde"])
+    assert "no finite value of log_q_sde" in figure.texts[0].get_text()
+    assert style.QUANTITIES["log_q_sde"].label not in legend_of(figure)
+
+
+def test_fig3_shows_one_line_per_network(pictures: dict[str, Figure]) -> None:
+    rows = summary().query("quantity == 'gap' and p_noise == 'standard'")
+    for sde, axes in zip(SDES, pictures["fig3"].axes, strict=True):
+        assert [line.get_label() for line in curves(axes)] == list(SETTINGS.capacities)
+        for line in curves(axes):
+            expected = rows[(rows.sde == sde) & (rows.net == line.get_label())]["mean"]
+            assert line.get_ydata() == pytest.approx(expected.to_numpy())
+
+
+def test_fig4_shows_the_mean_density_its_error_p_data_and_the_missing_share(pictures: dict[str, Figure]) -> None:
+    places = product(SDES, SETTINGS.histogram_T)
+    table = histogram().query("sampler == 'sde' and p_noise == 'standard'")
+    for (sde, T), axes in zip(places, pictures["fig4"].axes, strict=True):
+        bins = table[(table.sde == sde) & (table["T"] == T)].groupby("left")
+        mean, se = bins.density.mean().to_numpy(), bins.density.sem().to_numpy()
+        filled, band = (patch for patch in axes.patches if isinstance(patch, StepPatch))
+        assert filled.get_data().values == pytest.approx(mean)
+        assert band.get_data().values - band.get_data().baseline == pytest.approx(2 * se)
+        assert axes.lines[0].get_ydata() == pytest.approx(bins.density_p_data.first().to_numpy())
+        assert axes.texts[0].get_text().startswith("1 % outside")
+
+
+def test_fig4_says_which_time_is_not_in_the_table() -> None:
+    frame = histogram()
+    figure = drawn("fig4", frame[(frame.sde != "vp") | (frame["T"] != 0.8)])
+    assert [text.get_text() for text in figure.axes[1].texts] == ["not in the table"]
+
+
+def test_quality_shows_both_samplers_beside_what_perfect_samples_have(pictures: dict[str, Figure]) -> None:
+    columns = ("wasserstein1", "share_first", "log_p_data_median")
+    for (sde, column), axes in zip(product(SDES, columns), pictures["quality"].axes, strict=True):
+        for sampler, line in zip(("sde", "ode"), curves(axes), strict=True):
+            wanted = {"sde": sde, "p_noise": "standard", "sampler": sampler}
+            assert line.get_ydata() == pytest.approx(means(samples(), column, **wanted))
+    wasserstein, share = pictures["quality"].axes[:2]
+    assert wasserstein.lines[0].get_ydata() == pytest.approx([0.024, 0.024])
+    assert share.lines[0].get_ydata() == pytest.approx([0.3, 0.3])
+
+
+def test_cost_shows_evaluations_and_seconds_of_both_samplers(pictures: dict[str, Figure]) -> None:
+    for (column, sde), axes in zip(product(("nfe", "seconds"), SDES), pictures["cost"].axes, strict=True):
+        for sampler, line in zip(("sde", "ode"), curves(axes), strict=True):
+            wanted = {"sde": sde, "p_noise": "standard", "sampler": sampler}
+            assert line.get_ydata() == pytest.approx(means(cost(), column, **wanted))
+
+
+def test_sensitivity_shows_every_optimum_with_interval_and_plateau(pictures: dict[str, Figure]) -> None:
+    figure, table = pictures["sensitivity"], optimum()
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [*NETS, "fourier"]
+    for sde, axes in zip(SDES, figure.axes, strict=True):
+        shown = {line.get_gid(): line for line in axes.lines}
+        rows = table[table.sde == sde]
+        for row in rows.itertuples():
+            mark = shown[f"{row.net} {row.p_noise}"]
+            assert mark.get_xdata() == [row.T_star]
+            assert (mark.get_markerfacecolor() == "white") == (not row.interior)
+        for gid, column in ((sensitivity.INTERVAL, "T_star"), (sensitivity.PLATEAU, "plateau")):
+            ends = [tuple(line.get_xdata()) for line in axes.lines if line.get_gid() == gid]
+            assert ends == [*zip(rows[f"{column}_low"], rows[f"{column}_high"], strict=True)]
+        assert axes.lines[0].get_xdata() == [sensitivity.PAPER[sde]] * 2
+        assert f"{sensitivity.PAPER[sde]:g}" in axes.get_title("right")
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("fig1", ["log_p_data_median", "log_p_data_q025", "log_p_data_q975"]), ("quality", ["wasserstein1"])],
+)
+def test_a_seed_that_is_not_finite_is_marked_and_not_averaged(name: str, columns: list[str]) -> None:
+    whole = samples()
+    broken = without(whole, columns, sde="vp", T=0.6, seed=1, sampler="sde", p_noise="standard")
+    figure = drawn(name, broken)
+    assert marks(figure.axes[0], style.NOT_FINITE) == [("x", 0.6)]
+    assert style.NOT_FINITE in legend_of(figure)
+    rest = whole[whole.seed != 1]
+    shown = dict(zip(*curves(figure.axes[0])[0].get_data(), strict=True))
+    wanted = {"sde": "vp", "p_noise": "standard", "sampler": "sde"}
+    assert shown[0.6] == pytest.approx(means(rest[rest["T"] == 0.6], columns[0], **wanted)[0])
+
+
+def test_a_time_without_a_finite_value_breaks_the_line_and_is_marked() -> None:
+    frame = without(summary(), ["mean", "se"], sde="ve", quantity="log_q_ode", T=1.5)
+    frame.loc[frame["mean"].isna(), "finite"] = 0
+    figure = drawn("fig2", frame)
+    axes = figure.axes[3]
+    shown = dict(zip(*curves(axes)[0].get_data(), strict=True))
+    assert math.isnan(shown[1.5])
+    assert marks(axes, style.NOT_FINITE) == [("x", 1.5)]
+    assert style.NOT_FINITE in legend_of(figure)
+
+
+def test_a_likelihood_of_minus_1e21_is_an_arrow_and_leaves_the_rest_readable() -> None:
+    frame = summary()
+    frame.loc[(frame.quantity == "log_q_ode") & (frame.sde == "ve") & (frame["T"] == 2.0), "mean"] = -1e21
+    axes = drawn("fig2", frame).axes[3]
+    assert ("v", 2.0) in marks(axes, style.OUTSIDE)
+    assert np.ptp(axes.get_ylim()) < 10
+
+
+def test_a_gap_that_exploded_leaves_the_others_readable() -> None:
+    frame = summary()
+    frame.loc[(frame.quantity == "gap") & (frame.sde == "ve") & (frame["T"] == 2.0), "mean"] = 1e15
+    axes = drawn("fig3", frame).axes[1]
+    assert axes.get_ylim()[1] < 1e4
+    assert set(marks(axes, style.OUTSIDE)) == {("^", 2.0)}
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("fig1", ["log_p_data_median", "log_p_data_q025", "log_p_data_q975"]),
+        ("fig2", ["mean", "se"]),
+        ("fig3", ["mean", "se"]),
+        ("quality", ["wasserstein1", "log_p_data_median"]),
+    ],
+)
+def test_a_study_in_which_nothing_is_finite_is_all_crosses(name: str, columns: list[str]) -> None:
+    frame = FACTORY[FIGURE_TABLE[name]]()
+    known = frame.quantity.isin(["kl", "log_p_data"]) if name == "fig2" else frame["T"] < 0
+    frame.loc[~known, columns] = math.nan
+    if "finite" in frame and name != "quality" and name != "fig1":
+        frame.loc[~known, ["finite"]] = 0
+        frame[["T_star", "T_star_low", "T_star_high"]] = math.nan
+    figure = drawn(name, frame)
+    if name == "fig2":
+        assert "no finite value of elbo" in figure.texts[0].get_text()
+        assert "no $T^*$" in figure.axes[0].get_title("right")
+    else:
+        assert {T for _, T in marks(figure.axes[0], style.NOT_FINITE)} == set(TIMES)
+
+
+def test_infinities_never_reach_a_figure() -> None:
+    frame = samples()
+    frame.loc[0, "wasserstein1"] = math.inf
+    with pytest.raises(tables.BadTable, match="wasserstein1"):
+        tables.check(frame, "samples", "the table")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_table_without_the_rows_asked_for_is_refused_with_what_there_is(name: str) -> None:
+    with pytest.raises(tables.BadTable, match=r"'mnist'.*toy"):
+        drawn(name, settings=FigureSettings(dataset="mnist"))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_one_seed_one_sde_and_one_network_make_a_figure_too(name: str) -> None:
+    frame = FACTORY[FIGURE_TABLE[name]]().query("sde == 've'")
+    for key, value in (("seed", 0), ("net", "mlp-32x2")):
+        if key in frame:
+            frame = frame[frame[key] == value]
+    if "seeds" in frame:
+        frame = frame.assign(seeds=1, finite=1, se=math.nan) if "se" in frame else frame.assign(seeds=1)
+    assert "1 seed" in drawn(name, frame).texts[0].get_text().replace("\n", " ").split(" · ")
+
+
+def write(name: str, folder: Path) -> tuple[bytes, bytes]:
+    """The PDF and the PNG of a figure, as the pipeline writes them."""
+    table, output = folder / "table.parquet", folder / f"{name}.pdf"
+    tables.save(FACTORY[FIGURE_TABLE[name]](), FIGURE_TABLE[name], table)
+    figures.draw(name, table, output, SETTINGS)
+    return output.read_bytes(), output.with_suffix(".png").read_bytes()
+
+
+def test_drawing_twice_gives_the_same_bytes_without_a_date(tmp_path: Path) -> None:
+    first, second = write("sensitivity", tmp_path), write("sensitivity", tmp_path)
+    assert first == second
+    assert b"CreationDate" not in first[0]
+
+
+def test_the_pdf_embeds_truetype_fonts_only(tmp_path: Path) -> None:
+    pdf, png = write("cost", tmp_path)
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    assert png.startswith(b"\x89PNG")
+    assert sorted(path.suffix for path in tmp_path.glob("cost*")) == [".pdf", ".png"]
+
+
+def test_drawing_needs_no_torch() -> None:
+    names = ", ".join(f"difftime.figures.{name}" for name in (*FIGURES, "style"))
+    command = f"import sys, {names}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
+
+
+def caption(template: str, **known: Any) -> str:
+    """A caption of Snakemake's report as text, rendered and parsed as Snakemake does, but refusing undefined names."""
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    text = environment.from_string((REPORT / template).read_text()).render(snakemake=known)
+    return publish_doctree(text, settings_overrides={"halt_level": 2, "report_level": 2}).astext()
+
+
+CONFIG = {
+    "datasets": {"toy": {"kind": "mixture", "means": [1.0, 3.0]}},
+    "sdes": {"vp": {"kind": "vp", "epsilon": 1e-5}},
+    "nets": {"mlp-32x2": {"kind": "mlp", "width": 32}, "other": {"kind": "mlp", "width": 5}},
+    "study": [{"dataset": "toy", "sde": ["vp"], "net": "mlp-32x2", "T": [0.5, 1.0]}],
+}
+
+
+def test_every_figure_has_a_caption_of_its_own_with_its_settings() -> None:
+    captions = {
+        name: caption(
+            "figure.rst",
+            wildcards={"figure": name},
+            params={"settings": SETTINGS.of(name)},
+            config=CONFIG,
+            rule="figure",
+        )
+        for name in FIGURES
+    }
+    assert len({text.split(".")[0] for text in captions.values()}) == len(FIGURES)
+    for name, text in captions.items():
+        assert "p_noise: standard" in text
+        assert "epsilon 1e-05" in text
+        assert ("width 5" in text) == (name == "sensitivity")
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if name != "history"])
+def test_every_table_has_a_caption(name: str) -> None:
+    rule = {"optimum": "optimum", "bounds": "bounds", "summary": "summarise"}.get(name)
+    text = caption("table.rst", wildcards={} if rule else {"table": name}, rule=rule or "collect", params={})
+    assert not text.startswith("Units")
+
+
+def test_the_report_describes_the_grid() -> None:
+    assert "T: [0.5, 1.0]" in caption("workflow.rst", config=CONFIG)

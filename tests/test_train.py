@@ -76,7 +76,9 @@ def test_training_closes_most_of_the_gap(toy: Mixture) -> None:
     model = score(SEEDS)
     gap = {"seeds": len(SEEDS), "time_steps": 60, "points": 1, "seed": "test"}
     before = path_terms(model, toy, model.sde, 0.6, 1e-3, **gap).gap
-    model.net.load_state_dict(run(toy, recipe=Recipe(**{**RECIPE.__dict__, "steps": 1000, "learning_rate": 1e-2})).weights)
+    model.net.load_state_dict(
+        run(toy, recipe=Recipe(**{**RECIPE.__dict__, "steps": 1000, "learning_rate": 1e-2})).weights
+    )
     assert (path_terms(model, toy, model.sde, 0.6, 1e-3, **gap).gap < 0.5 * before).all()
 
 

@@ -17,7 +17,7 @@ from difftime.figures import style
 ZOOM = (0.4, 1.2)
 """The diffusion times magnified."""
 MEDIAN = style.Look("median of the samples, mean over seeds ± s.e.", style.SAMPLERS["sde"].colour, "o")
-BAND = style.Look("central 95 % of the samples, mean over seeds", style.SAMPLERS["sde"].colour, "")
+BAND = style.Look("central 95 % of the samples, mean over seeds", "#93c3de", "")
 
 
 def near(line: pd.DataFrame) -> pd.DataFrame:
@@ -26,13 +26,17 @@ def near(line: pd.DataFrame) -> pd.DataFrame:
 
 
 def whole_limits(median: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame) -> tuple[float, float]:
-    """The upper axis [nats]: the whole band, but not further down than ten times the lowest median.
+    """The upper axis [nats]: the whole band, but not further down than three times the lowest median.
 
     The low quantile of a network that errs far out has no bound, and would press everything else flat.
     """
     means = pd.concat([median["mean"], low["mean"], high["mean"]])
+    if means.isna().all():
+        return -1.0, 0.0
+    early = median[median["T"] <= ZOOM[1]]["mean"].dropna()
+    lowest = (early if len(early) else means).min()
     top = means.max()
-    bottom = max(means.min(), top - 10 * (top - median[median["T"] <= ZOOM[1]]["mean"].min()))
+    bottom = max(means.min(), top - 3 * (top - lowest))
     margin = 0.05 * (top - bottom)
     return bottom - margin, top + margin
 
@@ -45,11 +49,13 @@ def zoom_limits(medians: pd.DataFrame) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _whole(axes: Axes, median: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, linestyle: str | tuple) -> None:
-    axes.fill_between(low["T"], low["mean"], high["mean"], color=BAND.colour, alpha=0.15, linewidth=0, label=BAND.label)
+def _whole(axes: Axes, lines: list[pd.DataFrame], linestyle: str | tuple) -> None:
+    median, low, high = lines
+    axes.fill_between(low["T"], low["mean"], high["mean"], color=BAND.colour, alpha=0.4, linewidth=0, label=BAND.label)
     style.curve(axes, median, MEDIAN, linestyle)
     style.mark_outside(axes, low["T"].to_numpy(), low["mean"].to_numpy(), BAND)
-    axes.axvspan(*ZOOM, facecolor="none", edgecolor=style.GREY, linewidth=0.6, linestyle=":")
+    for T in ZOOM:
+        axes.axvline(T, color=style.GREY, linewidth=0.6, linestyle=":")
 
 
 def _statistics(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -63,13 +69,13 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     sdes = style.sdes_of(rows)
     lines = {sde: _statistics(rows[rows.sde == sde]) for sde in sdes}
     medians, lows, highs = (pd.concat([lines[sde][i] for sde in sdes]) for i in range(3))
-    figure, grid = style.panels(settings, 2, len(sdes), 3.7, sharey="row")
+    figure, grid = style.panels(settings, 2, len(sdes), 3.7, sharex="row", sharey="row")
     grid[0, 0].set_ylim(*whole_limits(medians, lows, highs))
     if near(medians)["mean"].notna().any():
         grid[1, 0].set_ylim(*zoom_limits(near(medians)))
     for sde, (whole, zoom) in zip(sdes, grid.T, strict=True):
         linestyle = style.line_style(sde, sdes)
-        _whole(whole, *lines[sde], linestyle)
+        _whole(whole, lines[sde], linestyle)
         style.curve(zoom, near(lines[sde][0]), MEDIAN, linestyle)
         whole.set_title(style.sde_title(sde), loc="left", fontweight="bold")
         for axes in (whole, zoom):

@@ -8,6 +8,8 @@ probability-flow ODE.
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,7 +48,7 @@ def value_limits(rows: pd.DataFrame) -> tuple[float, float]:
     """
     top = ceiling(rows)
     best = [_line(group, "elbo")["mean"].max() for _, group in rows.groupby("sde")]
-    span = max(1.0, 2.5 * (top - min(best)))
+    span = max([1.0, *(2.5 * (top - value) for value in best if math.isfinite(value))])
     return top - span, top + 0.12 * span
 
 

@@ -26,11 +26,11 @@ DEPTH = 8.0
 
 
 def _limit(axes: Axes, rows: pd.DataFrame, column: str) -> None:
-    """Logarithmic for the distance, from half its floor; from 0 for the share; DEPTH for the median."""
+    """Distance: logarithmic, from half its floor to at most 500 times it. Share: from 0. Median: DEPTH nats."""
     means = pd.concat([style.mean_over_seeds(own, column) for _, own in rows.groupby(["sde", "sampler"])])["mean"]
     if column == "wasserstein1":
         floor = rows.wasserstein1_floor.mean()
-        style.log_axis(axes, floor / 2, max(10 * floor, min(2 * means.max(), 3000 * floor)))
+        style.log_axis(axes, floor / 2, max(10 * floor, min(2 * means.max(), 500 * floor)))
     elif column == "share_first":
         axes.set_ylim(0, min(1.0, 1.25 * max(means.max(), rows.share_first_p_data.max())))
     elif means.notna().any():
@@ -61,6 +61,6 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
             axes.set_ylabel(label)
     for axes in grid[-1]:
         style.time_axis(axes)
-    style.legend(figure, 3)
+    style.legend(figure, 2)
     style.footer(figure, settings, style.settings_of(rows, "dataset", "net", "p_noise"))
     return figure

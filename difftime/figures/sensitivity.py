@@ -67,7 +67,7 @@ def _legend(figure: Figure, rows: pd.DataFrame) -> None:
     if not rows.interior.all():
         hollow = {"marker": "o", "markerfacecolor": "white", "linestyle": "none", "markersize": 4.5}
         proxies.append(style.proxy(EDGE, color=style.GREY, **hollow))
-    figure.legend(handles=proxies, loc="outside upper center", ncols=3, handlelength=2.2, columnspacing=1.6)
+    style.legend_above(figure, {str(one.get_label()): one for one in proxies}, 3)
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:

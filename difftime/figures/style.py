@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,6 +22,7 @@ import seaborn
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
@@ -38,7 +40,7 @@ class Look:
     marker: str
 
 
-_BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, *_, _YELLOW, _SKY = seaborn.color_palette("colorblind").as_hex()
+_BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, *_ = seaborn.color_palette("colorblind").as_hex()
 INK = "#262626"
 GREY = "#757575"
 """References that are no model: p_data, floors, the paper's values, settings."""
@@ -59,12 +61,15 @@ P_NOISES = {
     "matched": Look(r"$T^*$, matched $p_\mathrm{noise}$", _VERMILION, "D"),
 }
 OPTIMUM = Look("$T^*$ with bootstrap interval", _PURPLE, "")
+OPTIMUM_TEXT = "#9c4a8c"
+"""The same hue, dark enough to be read."""
 CEILING = r"$\mathrm{E}\,\log\,p_\mathrm{data}$, the ceiling"
 TIME = "diffusion time $T$"
 P_DATA = r"$p_\mathrm{data}$"
 LINE_STYLES = {"vp": "-", "ve": "--"}
 _FURTHER_STYLES = ("-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 _CURVE = "curve"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def networks(names: Sequence[str]) -> dict[str, Look]:
@@ -97,16 +102,16 @@ def sde_title(sde: str) -> str:
 def context(settings: FigureSettings) -> Iterator[None]:
     """matplotlib's defaults for as long as one figure is drawn and saved."""
     size = settings.font_size
-    sizes = {
+    sizes: dict[Any, Any] = {
         "font.size": size, "axes.labelsize": size, "axes.titlesize": size, "legend.fontsize": size - 1,
         "xtick.labelsize": size - 1, "ytick.labelsize": size - 1,
     }  # fmt: skip
-    lines = {
+    lines: dict[Any, Any] = {
         "axes.linewidth": 0.6, "lines.linewidth": 1.1, "lines.markersize": 3.0, "lines.markeredgewidth": 0.7,
         "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
         "xtick.major.size": 2.5, "ytick.major.size": 2.5, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5,
     }  # fmt: skip
-    written = {
+    written: dict[Any, Any] = {
         "pdf.fonttype": 42, "ps.fonttype": 42, "savefig.dpi": 200, "legend.frameon": False, "axes.titlepad": 4.0,
         "font.family": ["DejaVu Sans"], "mathtext.fontset": "dejavusans", "axes.labelcolor": INK, "text.color": INK,
         "axes.grid": True, "grid.color": "#ebebeb", "grid.linewidth": 0.5, "axes.axisbelow": True,
@@ -123,11 +128,11 @@ def save(figure: Figure, output: Path) -> None:
 
 
 def panels(
-    settings: FigureSettings, rows: int, columns: int, height: float, **options: bool | str
+    settings: FigureSettings, rows: int, columns: int, height: float, **options: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure as wide as the page and `height` inches high, and its axes [rows, columns]."""
-    figure = Figure(figsize=(settings.width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0.03, hspace=0.03)
+    layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.03, hspace=0.03)
+    figure = Figure(figsize=(settings.width, height), layout=layout)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     seaborn.despine(fig=figure)
     return figure, axes
@@ -142,6 +147,8 @@ def select(frame: pd.DataFrame, **wanted: object) -> pd.DataFrame:
         return rows
     asked = ", ".join(f"{column} {value!r}" for column, value in wanted.items())
     found = "; ".join(f"{column}: {', '.join(map(str, frame[column].unique()))}" for column in wanted)
+    if frame.empty:
+        raise BadTable(f"The figure's table is empty, so it has no row with {asked}. Leave this figure out.")
     raise BadTable(
         f"The figure's table has no row with {asked}. It has {found}. Name others under 'figures' in the configuration."
     )
@@ -173,8 +180,7 @@ def curve(axes: Axes, line: pd.DataFrame, look: Look, style: str | tuple) -> Non
     axes.fill_between(T, mean - se, mean + se, color=look.colour, alpha=0.2, linewidth=0)
     axes.plot(T, mean, color=look.colour, linestyle=style, marker=look.marker, label=look.label, gid=_CURVE)
     axes.errorbar(T, mean, se, fmt="none", ecolor=look.colour, elinewidth=0.8)
-    hollow = {"color": look.colour, "marker": look.marker, "markerfacecolor": "white", "linestyle": "none"}
-    axes.plot(T[some], mean[some], **hollow)
+    axes.plot(T[some], mean[some], color=look.colour, marker=look.marker, markerfacecolor="white", linestyle="none")
     mark_not_finite(axes, T[some], look, level)
     mark_outside(axes, T, mean, look, level)
 
@@ -195,7 +201,7 @@ _MARKS = {NOT_FINITE: "x", OUTSIDE: "v"}
 
 def mark_not_finite(axes: Axes, T: np.ndarray, look: Look, level: int = 0) -> None:
     """A cross on the upper border at every T where a value is null or not finite."""
-    _border(axes, T, look, "x", 0.97 - 0.06 * level, NOT_FINITE)
+    _border(axes, T, look, "x", 1 - 0.06 * level, NOT_FINITE)
 
 
 def mark_outside(axes: Axes, T: np.ndarray, value: np.ndarray, look: Look, level: int = 0) -> None:
@@ -239,14 +245,14 @@ def optimum(axes: Axes, line: pd.DataFrame) -> None:
     """T* as a vertical line with its interval shaded, and its value in the upper right of the frame."""
     T_star, low, high = line.iloc[0][["T_star", "T_star_low", "T_star_high"]].astype(float)
     if not math.isfinite(T_star):
-        axes.set_title("no $T^*$: too few finite times", loc="right", color=OPTIMUM.colour)
+        axes.set_title("no $T^*$: too few finite times", loc="right", color=OPTIMUM_TEXT)
         return
     axes.axvspan(low, high, color=OPTIMUM.colour, alpha=0.18, linewidth=0)
     axes.axvline(T_star, color=OPTIMUM.colour, linewidth=1.0, zorder=1.5, label=OPTIMUM.label)
-    axes.set_title(f"$T^* = {T_star:.2f}$  [{low:.2f}, {high:.2f}]", loc="right", color="#9c4a8c")
+    axes.set_title(f"$T^* = {T_star:.2f}$  [{low:.2f}, {high:.2f}]", loc="right", color=OPTIMUM_TEXT)
 
 
-def proxy(label: str, **options: object) -> Line2D:
+def proxy(label: str, **options: Any) -> Line2D:
     """A line that stands in the legend only."""
     return Line2D([], [], label=label, **options)
 
@@ -263,18 +269,25 @@ def _proxies(axes: Sequence[Axes]) -> dict[str, Artist]:
 
 def legend(figure: Figure, columns: int) -> None:
     """One legend above all panels, where no data can be: every label once."""
-    shown = {}
+    shown: dict[str, Artist] = {}
     for one in figure.axes:
         for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
             shown.setdefault(label, handle)
     shown |= _proxies(figure.axes)
-    place = {"loc": "outside upper center", "ncols": columns, "handlelength": 2.2, "columnspacing": 1.6}
-    figure.legend(shown.values(), shown.keys(), **place)
+    legend_above(figure, shown, columns)
 
 
-def note(axes: Axes, x: float, y: float, text: str, **options: str) -> None:
+def legend_above(figure: Figure, shown: Mapping[str, Artist], columns: int) -> None:
+    """Handles by their label, above all panels."""
+    figure.legend(
+        shown.values(), shown.keys(), loc="outside upper center", ncols=columns, handlelength=2.2, columnspacing=1.6
+    )
+
+
+def note(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
     """A small grey remark inside a panel, at a place from 0 to 1."""
-    axes.text(x, y, text, transform=axes.transAxes, fontsize="x-small", color=GREY, **options)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    axes.text(x, y, text, transform=axes.transAxes, fontsize="x-small", color=GREY, bbox=box, **options)
 
 
 def settings_of(frame: pd.DataFrame, *columns: str) -> list[str]:
@@ -285,7 +298,8 @@ def settings_of(frame: pd.DataFrame, *columns: str) -> list[str]:
     ]
     counts = frame.seeds if "seeds" in frame else frame.groupby(["sde", "net", "T"]).seed.nunique()
     low, high = counts.min(), counts.max()
-    said.append(f"{low} seeds" if low == high else f"{low} to {high} seeds")
+    number = f"{high}" if low == high else f"{low} to {high}"
+    said.append(f"{number} seed{'s' if high > 1 else ''}")
     if "points" in frame:
         said.append(f"{', '.join(str(n) for n in frame.points.unique())} samples per seed")
     return said
@@ -295,7 +309,11 @@ def footer(figure: Figure, settings: FigureSettings, said: Sequence[str]) -> Non
     """The settings, small and grey, below all panels."""
     width, height = figure.get_size_inches()
     size = settings.font_size - 2
-    lines = textwrap.wrap(" · ".join(said), int(width * 72 / (0.52 * size)), break_long_words=False)
+    unbroken = " · ".join(one.replace(" ", NO_BREAK) for one in said)
+    lines = textwrap.wrap(unbroken, int(width * 72 / (0.52 * size)), break_long_words=False)
     room = (len(lines) * 1.35 * size + 3) / 72 / height
-    figure.text(0.5, 2 / 72 / height, "\n".join(lines), ha="center", va="bottom", fontsize=size, color=GREY)
-    figure.get_layout_engine().set(rect=(0, room, 1, 1 - room))
+    text = "\n".join(lines).replace(NO_BREAK, " ")
+    figure.text(0.5, 2 / 72 / height, text, ha="center", va="bottom", fontsize=size, color=GREY)
+    layout = figure.get_layout_engine()
+    assert isinstance(layout, ConstrainedLayoutEngine)
+    layout.set(rect=(0, room, 1, 1 - room))

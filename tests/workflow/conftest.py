@@ -57,7 +57,9 @@ class Clone:
             return Counter()
         table = output[output.index("Job stats:") :]
         jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
-        return Counter({rule: count for rule, count in jobs.items() if rule not in ("all", "tables", "figures", "total")})
+        return Counter(
+            {rule: count for rule, count in jobs.items() if rule not in ("all", "tables", "figures", "total")}
+        )
 
     def edit(self, name: str, old: str, new: str) -> None:
         """Replace text that must be there."""
@@ -90,7 +92,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     for part in PARTS:
         source = ROOT / part
         ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, clone.path / part, ignore=ignore) if source.is_dir() else shutil.copy(source, clone.path)
+        shutil.copytree(source, clone.path / part, ignore=ignore) if source.is_dir() else shutil.copy(
+            source, clone.path
+        )
     (clone.path / "study.yaml").write_text(yaml.safe_dump(STUDY))
     clone.snakemake("--cores", "2")
     return clone

@@ -1,0 +1,155 @@
+"""Collecting, averaging, and finding the optimal T."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from difftime import tables
+from difftime.config import OptimumSettings
+from difftime.schemas import TABLES, arrow_schema, write_rows
+
+TIMES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0]
+SETTINGS = OptimumSettings(resamples=200)
+
+
+def elbo_table(gap, kl, times=TIMES, seeds: int = 8, noise: float = 0.05) -> pd.DataFrame:
+    """A table with KL(T) = kl(T), G(T) = gap(T) times a factor per seed and a smaller one per cell, as trained models have."""
+    rng = np.random.default_rng(1)
+    factor = 1 + noise * rng.standard_normal(seeds)
+    rows = []
+    for T in times:
+        for seed in range(seeds):
+            G = gap(T) * factor[seed] * (1 + noise / 4 * rng.standard_normal())
+            row = dict.fromkeys((c.name for c in TABLES["elbo"]), 0.0)
+            rows.append(row | {
+                "dataset": "toy", "sde": "vp", "net": "n", "T": T, "seed": seed, "p_noise": "standard",
+                "kl": kl(T), "gap": G, "entropy": 0.8, "log_p_data": -0.8, "elbo": -0.8 - kl(T) - G,
+                "epsilon": 1e-5, "weighting": "likelihood", "steps": 10,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def true_optimum(gap, kl) -> float:
+    T = np.linspace(TIMES[0], TIMES[-1], 200_001)
+    return T[np.argmin(gap(T) + kl(T))]
+
+
+def gap(T):
+    return 0.1 + 0.2 * T
+
+
+def kl(T):
+    return 4 * np.exp(-7 * T)
+
+
+def test_the_optimum_is_where_the_slopes_of_kl_and_gap_cancel() -> None:
+    found = tables.optimum(elbo_table(gap, kl, noise=1e-6), SETTINGS, seed=0).iloc[0]
+    assert found.T_star == pytest.approx(true_optimum(gap, kl), abs=0.01)
+    assert found.T_star not in TIMES
+    assert found.interior
+    assert found.elbo_star == pytest.approx(-0.8 - gap(found.T_star) - kl(found.T_star), abs=1e-3)
+
+
+def test_the_interval_covers_the_true_optimum() -> None:
+    found = tables.optimum(elbo_table(gap, kl), SETTINGS, seed=0).iloc[0]
+    assert found.T_star_low <= true_optimum(gap, kl) <= found.T_star_high
+    assert found.T_star_low < found.T_star_high
+    assert found.plateau_low <= found.T_star <= found.plateau_high
+
+
+def test_more_noise_between_cells_widens_the_interval() -> None:
+    widths = []
+    for noise in (0.02, 0.2):
+        found = tables.optimum(elbo_table(gap, kl, noise=noise), SETTINGS, seed=0).iloc[0]
+        widths.append(found.T_star_high - found.T_star_low)
+    assert widths[0] < widths[1]
+
+
+def test_a_gap_that_falls_has_its_optimum_at_the_edge_and_says_so() -> None:
+    found = tables.optimum(elbo_table(lambda T: 1 / (1 + T), kl), SETTINGS, seed=0).iloc[0]
+    assert found.T_star == TIMES[-1]
+    assert not found.interior
+
+
+def test_times_at_which_a_seed_has_no_finite_gap_are_left_out_and_counted() -> None:
+    frame = elbo_table(gap, kl)
+    frame.loc[(frame["T"] == 2.0) & (frame.seed == 3), ["gap", "elbo"]] = math.nan
+    assert tables.optimum(frame, SETTINGS, seed=0).iloc[0].times == len(TIMES) - 1
+
+
+def test_fewer_than_three_times_have_no_optimum() -> None:
+    assert len(tables.optimum(elbo_table(gap, kl, times=[0.2, 0.6]), SETTINGS, seed=0)) == 0
+
+
+def test_the_mean_and_its_error_are_those_of_the_finite_seeds() -> None:
+    values = pd.Series([1.0, 2.0, 4.0, math.nan, math.inf])
+    found = tables._mean_and_se(values)
+    assert found["mean"] == pytest.approx(7 / 3)
+    assert found["se"] == pytest.approx(np.std([1, 2, 4], ddof=1) / math.sqrt(3))
+    assert (found["seeds"], found["finite"]) == (5, 3)
+
+
+def test_a_broken_bound_is_found_and_one_within_the_error_is_not() -> None:
+    frame = elbo_table(gap, kl, times=[0.6], seeds=3)
+    likelihood = frame[["dataset", "sde", "net", "T", "seed", "p_noise"]].assign(
+        log_q_sde=frame.elbo + [0.01, -0.01, -0.01], log_q_sde_error=[0.0, 0.0, 0.02]
+    )
+    assert tables.bounds(frame, likelihood).holds.tolist() == [True, False, True]
+    likelihood.log_q_sde = -frame.entropy + 0.1
+    assert not tables.bounds(frame, likelihood).holds.any()
+
+
+def test_a_saved_table_reads_back_with_units_in_its_fields(tmp_path: Path) -> None:
+    frame = elbo_table(gap, kl, times=[0.6])[[c.name for c in TABLES["elbo"]]].astype({"steps": "int64"})
+    path = tmp_path / "elbo.parquet"
+    tables.save(frame, "elbo", path)
+    pd.testing.assert_frame_equal(tables.read(path, "elbo"), frame)
+    schema = pq.read_schema(path)
+    assert schema.field("kl").metadata[b"unit"] == b"nats"
+    assert all(schema.field(c.name).metadata[b"description"] for c in TABLES["elbo"])
+    header = path.with_suffix(".md").read_text().splitlines()[0]
+    assert "kl [nats]" in header
+    assert "<table" in path.with_suffix(".html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "rule"),
+    [("kl_se", -1.0, "greater_than_or_equal_to"), ("kl", math.nan, "not_nullable"), ("prior", math.inf, "not finite")],
+)
+def test_values_that_break_the_schema_are_refused_by_name(column: str, value: float, rule: str) -> None:
+    frame = elbo_table(gap, kl, times=[0.6])[[c.name for c in TABLES["elbo"]]].astype({"steps": "int64"})
+    frame.loc[2, column] = value
+    with pytest.raises(tables.BadTable, match=rf"(?s)a file.*{column}: .*{rule}"):
+        tables.check(frame, "elbo", "a file")
+
+
+def test_a_truncated_table_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "history.parquet"
+    row = {"dataset": "a", "sde": "b", "net": "c", "T": 0.5, "seed": 0, "step": 100, "loss": 1.0}
+    write_rows(path, "history", [row])
+    assert len(tables.read(path, "history")) == 1
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(tables.BadTable, match="history.parquet"):
+        tables.read(path, "history")
+
+
+def test_a_row_with_a_missing_or_unknown_column_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="loss"):
+        write_rows(tmp_path / "history.parquet", "history", [{"dataset": "a"}])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_column_has_a_type_a_description_and_a_unit(table: str) -> None:
+    names = [c.name for c in TABLES[table]]
+    assert len(set(names)) == len(names)
+    for column in TABLES[table]:
+        assert column.description
+        assert (column.unit == "") == (column.type in ("string", "bool"))
+    assert arrow_schema(table).names == names

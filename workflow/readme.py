@@ -1,0 +1,86 @@
+"""Render into README.md what is not typed by hand: the rules' graph, the findings, the measured speed.
+
+    python -m workflow.readme rulegraph|findings|speed
+
+Each part stands between its own pair of markers. `findings` reads the default study's tables and copies its figures to
+docs/figures; `speed` runs the benchmarks.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+PAPER = {"vp": "0.6", "ve": "0.85"}
+"""T* of the paper's Fig. 2, section 3 (the sentence there swaps the two acronyms)."""
+SHOWN = ("fig1", "fig2", "fig3", "fig4", "quality", "cost")
+
+
+def rulegraph() -> str:
+    command = ["snakemake", "--rulegraph", "mermaid-js", "--quiet", "all", "--forceall"]
+    graph = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+    return f"```mermaid\n{graph}\n```"
+
+
+def _interval(row: pd.Series) -> str:
+    return f"{row.T_star:.2f} [{row.T_star_low:.2f}, {row.T_star_high:.2f}]"
+
+
+def findings() -> str:
+    from difftime.tables import markdown_rows, read
+
+    best = read(RESULTS / "tables" / "optimum.parquet", "optimum")
+    (ROOT / "docs" / "figures").mkdir(parents=True, exist_ok=True)
+    for figure in SHOWN:
+        shutil.copy(RESULTS / "figures" / f"{figure}.png", ROOT / "docs" / "figures")
+    sensitivity = RESULTS / "sensitivity" / "figures" / "sensitivity.png"
+    if sensitivity.exists():
+        shutil.copy(sensitivity, ROOT / "docs" / "figures")
+    rows = []
+    for _, row in best[best.times > 5].iterrows():
+        paper = PAPER[row.sde] if row.p_noise == "standard" else ""
+        loss = f"{row.loss_at_star:.3f} ± {row.elbo_star_se:.3f}"
+        rows.append(
+            [
+                row.sde.upper(),
+                row.p_noise,
+                _interval(row),
+                paper,
+                loss,
+                f"{row.gain_over_1:.3f}",
+                f"{row.gain_over_last:.3f}",
+            ]
+        )
+    header = [
+        "SDE", "p_noise", "T* [95 %]", "paper", "E log p_data − ELBO at T* (nats)", "ELBO(T*) − ELBO(1)", "ELBO(T*) − ELBO(2)",
+    ]  # fmt: skip
+    holds = read(RESULTS / "tables" / "bounds.parquet", "bounds").holds
+    bound = f"ELBO ≤ E log q of the reverse SDE ≤ E log p_data held in {holds.sum()} of {len(holds)} rows."
+    return markdown_rows(header, rows) + "\n" + bound
+
+
+def speed() -> str:
+    from benchmarks import study, training, workflow
+
+    cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    machine = f"{cpu.split(':')[1].strip()}, 2 cores, {platform.system()}, Python {platform.python_version()}"
+    return f"Measured on {machine}.\n\n" + "\n".join(part.main() for part in (study, training, workflow))
+
+
+def main(part: str) -> None:
+    text = {"rulegraph": rulegraph, "findings": findings, "speed": speed}[part]()
+    readme = ROOT / "README.md"
+    begin, end = f"<!-- {part} begins -->", f"<!-- {part} ends -->"
+    before, rest = readme.read_text().split(begin)
+    readme.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
