@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim.adam import adam
 
 from difftime.checkpoint import BadFile, load_resume, save_resume
 from difftime.progress import Progress
@@ -134,25 +135,26 @@ class _Run:
         self.net, self.recipe, self.cell, self.resume = score.net, recipe, cell, resume
         self.parameters = list(self.net.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
-        self.adam = torch.optim.Adam(self.parameters, lr=recipe.learning_rate, fused=True)
-        self.block, self.losses = 0, []
+        self.moments = [[torch.zeros_like(p) for p in self.average] for _ in range(2)]
+        self.counts = [torch.zeros(()) for _ in self.average]
+        self.block: int = 0
+        self.losses: list[Tensor] = []
         self.saved = time.monotonic()
         if resume is not None:
-            self._load()
+            self._load(resume)
 
-    def _load(self) -> None:
+    def _load(self, resume: Path) -> None:
         try:
-            state = load_resume(self.resume, self.cell)
+            state = load_resume(resume, self.cell)
         except BadFile as error:
             log.warning("%s Starting from step 0 instead.", error)
             return
         if state is None:
             return
         self.net.load_state_dict(state["net"])
-        self.average = state["average"]
-        self.adam.load_state_dict(state["adam"])
+        self.average, self.moments, self.counts = state["average"], state["moments"], state["counts"]
         self.block, self.losses = state["block"], list(state["losses"])
-        log.info("Resuming at step %d from %s", self.block * BLOCK, self.resume)
+        log.info("Resuming at step %d from %s", self.block * BLOCK, resume)
 
     def save(self) -> None:
         """Write the resume state, if there is a place for it."""
@@ -163,16 +165,24 @@ class _Run:
             "block": self.block,
             "net": self.net.state_dict(),
             "average": self.average,
-            "adam": self.adam.state_dict(),
+            "moments": self.moments,
+            "counts": self.counts,
             "losses": torch.stack(self.losses),
         }
         save_resume(self.resume, state)
         self.saved = time.monotonic()
 
-    def update(self, step: int) -> None:
-        """Average the weights, with the warm-up min(ema, (1 + n) / (10 + n)) after step n."""
-        decay = min(self.recipe.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+    @torch.no_grad()
+    def step(self, number: int, loss: Tensor) -> None:
+        """Adam on the gradient of `loss`, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n))."""
+        gradients = torch.autograd.grad(loss, self.parameters)
+        # the functional form: constructing torch.optim.Adam imports the compiler, which takes longer than a small cell's training
+        adam(
+            self.parameters, list(gradients), *self.moments, [], self.counts, fused=True, amsgrad=False, maximize=False,
+            beta1=0.9, beta2=0.999, lr=self.recipe.learning_rate, weight_decay=0.0, eps=1e-8,
+        )  # fmt: skip
+        decay = min(self.recipe.ema, (1 + number) / (10 + number))
+        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
 
     def weights(self) -> dict[str, Tensor]:
         names = [name for name, _ in self.net.named_parameters()]
@@ -222,10 +232,7 @@ def train(
             for k in range(min(BLOCK, recipe.steps - first)):
                 error = score.noise(batches.x_t[k], batches.t[k]) - batches.z[k]
                 loss = (batches.weight[k] * error.square().sum(-1)).mean(1)
-                run.adam.zero_grad()
-                loss.sum().backward()
-                run.adam.step()
-                run.update(first + k)
+                run.step(first + k, loss.sum())
                 losses.append(loss.detach())
             _check(torch.stack(losses), first, run.losses, name)
             run.losses.append(torch.stack(losses).mean(0))

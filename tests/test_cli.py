@@ -39,7 +39,12 @@ OUTPUTS = {"elbo": ["elbo"], "likelihood": ["likelihood"], "samples": ["samples"
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+
+
+def plain(text: str) -> str:
+    """What a person reads on a terminal, without colours, boxes and line breaks."""
+    return " ".join(re.sub("\x1b\\[[0-9;]*m|[─-╿]", "", text).split())
 
 
 def refusal(*arguments: object) -> str:
@@ -80,8 +85,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_every_verb_explains_itself_and_its_options(verb: str) -> None:
     result = call(verb, "--help")
     assert result.exit_code == 0
-    assert COMMANDS[verb].help.splitlines()[0][:40] in result.stdout
-    assert all(option in result.stdout for parameter in COMMANDS[verb].params for option in parameter.opts)
+    assert plain(COMMANDS[verb].help) in plain(result.stdout)
+    assert all(option in plain(result.stdout) for parameter in COMMANDS[verb].params for option in parameter.opts)
 
 
 def test_every_command_of_the_workflow_exists_with_its_options() -> None:
@@ -162,7 +167,7 @@ def test_a_cell_is_trained_and_measured_through_the_command_line(cell: Path) -> 
         ("", "--settings is not JSON: Expecting value"),
         ('{"poinst": 3}', "--settings has a fault:\n  - poinst: no such key; did you mean points? (found: 3)"),
         ('{"points": 0.5}', "--settings has a fault:\n  - points: must be a whole number (found: 0.5)"),
-        ('{"points": NaN, "x": 1}', "--settings has 2 faults:\n  - points: must be a whole number"),
+        ('{"points": NaN, "x": 1}', "--settings has 2 faults:\n  - points: must be a finite number"),
         ("[3]", "--settings has a fault:\n  - must be keys and their values (found: [3])"),
     ],
 )
@@ -179,7 +184,7 @@ def test_an_unknown_p_noise_is_refused_not_taken_for_another(cell: Path, verb: s
     before = snapshot(cell.parent)
     result = call(verb, cell, "--p-noise", "standart")
     assert result.exit_code == 2
-    assert "'standart' is not one of 'standard'" in result.stderr
+    assert "'standart' is not one of 'standard', 'matched'" in plain(result.stderr)
     assert snapshot(cell.parent) == before
 
 
@@ -188,7 +193,7 @@ def test_an_unknown_figure_or_table_is_refused_with_the_known_ones(cell: Path, a
     before = snapshot(cell.parent)
     result = call(*arguments, cell.parent / "elbo.parquet", "--output", cell.parent / "out.pdf")
     assert result.exit_code == 2
-    assert f"'{arguments[1]}' is not one of" in result.stderr
+    assert f"'{arguments[1]}' is not one of" in plain(result.stderr)
     assert snapshot(cell.parent) == before
 
 
