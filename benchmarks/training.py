@@ -60,9 +60,8 @@ def main() -> str:
     rows = []
     for key, name in names.items():
         ratios = [a / b for a, b in zip(times[key], times["batch"], strict=True)]
-        rows.append([
-            name, f"{statistics.median(times[key]):.1f}", f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
-        ])  # fmt: skip
+        spread = f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+        rows.append([name, f"{statistics.median(times[key]):.1f}", spread])
     return markdown_rows([f"{cell.training.steps} steps of {cell.net}", "seconds", "ratio to the batch (range)"], rows)
 
 

@@ -38,7 +38,7 @@ class Problem:
         return self.data.density
 
     def load(self, folder: Path) -> Problem:
-        """Put the trained weights of `folder` into the network. Raises BadFile if they are damaged or another cell's."""
+        """Put the weights in `folder` into the network. Raises BadFile if they are damaged or another cell's."""
         self.score.net.load_state_dict(load_weights(folder / WEIGHTS, self.digest))
         self.score.net.requires_grad_(False)
         return self

@@ -35,7 +35,8 @@ def save_weights(path: Path, tensors: dict[str, Tensor], cell: str) -> None:
     """Write `tensors` with a checksum and the digest of the cell they were trained for."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"cell": cell, "sha256": _checksum(tensors)})
+        # one entry: safetensors writes several in random order, and the same weights are to be the same bytes
+        save_file(tensors, temporary, metadata={"cell and sha256": f"{cell} {_checksum(tensors)}"})
 
 
 def load_weights(path: Path, cell: str) -> dict[str, Tensor]:
@@ -47,13 +48,13 @@ def load_weights(path: Path, cell: str) -> dict[str, Tensor]:
     remedy = f"Delete {path} and run again: the cell will be trained anew."
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            trained_for, _, checksum = (file.metadata() or {}).get("cell and sha256", "").rpartition(" ")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise BadFile(f"{path} cannot be read as weights ({error}). {remedy}") from error
-    if metadata.get("sha256") != _checksum(tensors):
+    if checksum != _checksum(tensors):
         raise BadFile(f"{path} does not match its checksum: it was damaged or altered. {remedy}")
-    if metadata.get("cell") != cell:
+    if trained_for != cell:
         raise BadFile(f"{path} was trained with other settings than the cell.json beside it. {remedy}")
     return tensors
 

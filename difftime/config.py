@@ -558,7 +558,7 @@ class Study(Settings):
     samples: SampleSettings = SampleSettings()
     optimum: OptimumSettings = OptimumSettings()
     figures: FigureSettings = FigureSettings()
-    checkpoint_minutes: Positive = Field(default=10.0, description="Minutes of training between saved resume states")
+    checkpoint_minutes: Count = Field(default=10, description="Minutes of training between saved resume states")
 
     @model_validator(mode="wrap")
     @classmethod

@@ -1,7 +1,7 @@
 """The likelihood of data under the probability-flow ODE, dx = [f - ½ g² s] dt, and its cost in function evaluations.
 
 With the exact score the ODE has the marginals of the reverse SDE (Eq. 2). With a learned score it is another model:
-its likelihood is not bounded by the ELBO and may lie on either side of it. The reverse SDE's own density is `density.py`'s.
+its likelihood is not bounded by the ELBO and may lie on either side of it. `density.py` has the reverse SDE's own.
 """
 
 from __future__ import annotations

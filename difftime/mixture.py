@@ -84,7 +84,7 @@ class Mixture:
     def score(
         self, x: Float[Tensor, "*batch d"], alpha: Float[Tensor, "..."], noise: Float[Tensor, "..."]
     ) -> Float[Tensor, "*batch d"]:
-        """The gradient of log p(x, t) in x, for `alpha` = alpha_t and `noise` = sigma_t², whose axes lead those of x."""
+        """The gradient of log p(x, t) in x; `alpha` = alpha_t and `noise` = sigma_t² have axes that lead those of x."""
         log_joint, coordinates, variances = self._components(x, alpha, noise)
         responsibility = log_joint.softmax(-1).unsqueeze(-1)
         return -torch.einsum("...ke,kde->...d", responsibility * coordinates / variances, self.axes)

@@ -44,7 +44,7 @@ def directions(d: int) -> Float[Tensor, "directions d"]:
 
 
 def wasserstein1(x: Float[Tensor, "seeds n d"], p: Mixture) -> Float[Tensor, " seeds"]:
-    """Wasserstein-1 distance between samples and `p`, in units of the data; sliced (the mean over directions) for d > 1.
+    """Wasserstein-1 distance between samples and `p`, in units of x; sliced (the mean over directions) for d > 1.
 
     W1 = ∫ |F_n^{-1}(u) - F^{-1}(u)| du (Vallender, 1974), by the midpoint rule with one node per sample, against the
     exact F of each projection. It is NaN for a seed with samples that are not finite.
@@ -59,7 +59,7 @@ def wasserstein1(x: Float[Tensor, "seeds n d"], p: Mixture) -> Float[Tensor, " s
 
 
 def wasserstein1_floor(p: Mixture, n: int) -> float:
-    """What `wasserstein1` is expected to be for `n` perfect samples: E ∫ |F_n - F| dx ≈ sqrt(2/(pi n)) ∫ sqrt(F(1-F)) dx."""
+    """The expected `wasserstein1` of `n` perfect samples: E ∫ |F_n - F| dx ≈ sqrt(2/(pi n)) ∫ sqrt(F(1-F)) dx."""
     total = 0.0
     for direction in directions(p.d):
         line = p.projected(direction)
@@ -71,7 +71,7 @@ def wasserstein1_floor(p: Mixture, n: int) -> float:
 
 
 def mode_shares(x: Float[Tensor, "seeds n d"], p: Mixture) -> Float[Tensor, "seeds components"]:
-    """The share of samples that each component of `p` most probably produced; samples that are not finite count for none."""
+    """The share of samples that each component of `p` most probably produced; those not finite count for none."""
     label = torch.where(x.isfinite().all(-1), p.responsible(x.nan_to_num()), -1)
     return torch.stack([(label == k).double().mean(1) for k in range(len(p.weights))], 1)
 
@@ -84,7 +84,7 @@ def true_shares(p: Mixture) -> Float[Tensor, " components"]:
 
 
 def histogram_edges(p: Mixture, bins: int) -> Float[Tensor, " edges"]:
-    """Equal bins over the whole of a one-dimensional density: its 1e-4 and 1 - 1e-4 quantiles and a quarter more each side."""
+    """Equal bins over a one-dimensional density: from quantile 1e-4 to 1 - 1e-4, and a quarter more on each side."""
     low, high = quantiles(p, torch.tensor([1e-4, 1 - 1e-4], dtype=torch.float64)).tolist()
     margin = 0.25 * (high - low)
     return torch.linspace(low - margin, high + margin, bins + 1, dtype=torch.float64)

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from difftime import __version__
 from difftime.files import atomic
 
-
 Row = dict[str, Any]
 """A row of a table: a value, or None, for every column."""
 

@@ -38,7 +38,7 @@ class NetScore:
         return (-self.noise(x, t) / expand(self.sde.sigma(t), x)).to(x.dtype)
 
     def noise(self, x: Tensor, t: Tensor) -> Tensor:
-        """The network's estimate of z in x_t = alpha_t x_0 + sigma_t z, which is -sigma_t s(x, t); t has a value per point."""
+        """The estimate of z in x_t = alpha_t x_0 + sigma_t z, which is -sigma_t s(x, t); t has a value per point."""
         inputs = x
         if self.scale_input:
             inputs = x / expand((self.sde.alpha(t) ** 2 * self.data_variance + self.sde.variance(t)).sqrt(), x)

@@ -112,7 +112,7 @@ class VP(SDE):
 
 @dataclass(frozen=True)
 class VE(SDE):
-    """Variance exploding: f = 0, g² = d sigma_t²/dt, with sigma_t growing geometrically from sigma_min to sigma_max at t = 1.
+    """Variance exploding: f = 0, g² = d sigma_t²/dt, with sigma_t growing geometrically to sigma_max at t = 1.
 
     Two conventions are in print. `from_zero=True`: sigma_t² = sigma_min² (r^{2t} - 1), with r = sigma_max / sigma_min,
     which starts at 0. `from_zero=False`: sigma_t² = sigma_min² r^{2t}, which starts at sigma_min²

@@ -99,9 +99,13 @@ def markdown_rows(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _page(title: str, frame: pd.DataFrame) -> str:
-    style = "body{font-family:sans-serif;font-size:13px}table{border-collapse:collapse}td,th{padding:2px 8px;border-bottom:1px solid #ddd;text-align:right}"
+    style = (
+        "body{font-family:sans-serif;font-size:13px}table{border-collapse:collapse}"
+        "td,th{padding:2px 8px;border-bottom:1px solid #ddd;text-align:right}"
+    )
     body = frame.map(_cell_text).to_html(index=False, border=0)
-    return f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style><h1>{title}</h1>{body}"
+    head = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style>"
+    return f"{head}<h1>{title}</h1>{body}"
 
 
 def _mean_and_se(values: pd.Series) -> pd.Series:
@@ -155,8 +159,9 @@ def bounds(elbo: pd.DataFrame, likelihood: pd.DataFrame) -> pd.DataFrame:
 class Curve:
     """The mean ELBO over seeds as a smooth function of T, from its values on the grid of times.
 
-    -ELBO = entropy + KL + G. log KL is exact at the nodes and interpolated (monotone cubic); log G is noisy and smoothed by a
-    spline whose penalty is set by generalised cross-validation (Wahba, 1990). The sum's optimum can lie between nodes.
+    -ELBO = entropy + KL + G. log KL is exact at the nodes and interpolated (monotone cubic); log G is noisy and
+    smoothed by a spline whose penalty generalised cross-validation sets (Wahba, 1990). The sum's optimum can lie
+    between nodes.
     """
 
     def __init__(self, T: np.ndarray, kl: np.ndarray, gap: np.ndarray, entropy: float) -> None:
@@ -217,13 +222,14 @@ def optimum(elbo: pd.DataFrame, settings: OptimumSettings, seed: int) -> pd.Data
 
 
 def findings(results: Path) -> str:
-    """What a finished study found, in a few lines: the optimal T of every line, whether the bounds hold, where to look."""
+    """What a study found, in a few lines: the optimal T of every line, whether the bounds hold, where to look."""
     lines = []
     for row in read(results / "tables" / "optimum.parquet", "optimum").itertuples():
         place = "" if row.interior else "  (at the edge of the times studied)"
         lines.append(
             f"{row.dataset} {row.sde} {row.net}, {row.p_noise} p_noise: T* = {row.T_star:.2f} "
-            f"[{row.T_star_low:.2f}, {row.T_star_high:.2f}], ELBO {row.elbo_star:.3f} ± {row.elbo_star_se:.3f} nats{place}"
+            f"[{row.T_star_low:.2f}, {row.T_star_high:.2f}], "
+            f"ELBO {row.elbo_star:.3f} ± {row.elbo_star_se:.3f} nats{place}"
         )
     checked = results / "tables" / "bounds.parquet"
     if checked.exists():

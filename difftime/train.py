@@ -81,7 +81,7 @@ class _Batches:
 
 
 def _times(u: Tensor, sde: SDE, T: float, epsilon: float, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Times from uniform `u`, and the weight that makes the mean of weight · ||z_hat - z||² the loss, an integral over t."""
+    """Times from uniform `u`, and the weight with which the mean of ||z_hat - z||² is the loss, an integral over t."""
     if recipe.time_sampling == "uniform":
         t = epsilon + (T - epsilon) * u
         inverse_density = torch.full_like(t, T - epsilon)
@@ -176,7 +176,7 @@ class _Run:
     def step(self, number: int, loss: Tensor) -> None:
         """Adam on the gradient of `loss`, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n))."""
         gradients = torch.autograd.grad(loss, self.parameters)
-        # the functional form: constructing torch.optim.Adam imports the compiler, which takes longer than a small cell's training
+        # the functional form: constructing torch.optim.Adam imports the compiler, for a second
         adam(
             self.parameters, list(gradients), *self.moments, [], self.counts, fused=True, amsgrad=False, maximize=False,
             beta1=0.9, beta2=0.999, lr=self.recipe.learning_rate, weight_decay=0.0, eps=1e-8,
@@ -198,8 +198,8 @@ def _check(losses: Float[Tensor, "steps seeds"], first: int, history: list[Tenso
     good = torch.cat([*([history[-1][None]] if history else []), losses[:step]])[:, seed]
     last = f"{good[-1].item():.6g}" if len(good) else "none"
     raise Diverged(
-        f"Training of {cell_name} diverged: the loss of seed {seed} is {losses[step, seed].item()} at step {first + step} "
-        f"(last good loss: {last}). Lower the learning rate, or change the network or T."
+        f"Training of {cell_name} diverged: the loss of seed {seed} is {losses[step, seed].item()} "
+        f"at step {first + step} (last good loss: {last}). Lower the learning rate, or change the network or T."
     )
 
 

@@ -399,6 +399,8 @@ def as_nobody(action: Callable[[], str]) -> str:
     if child == 0:
         try:
             if os.getuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
                 os.setuid(65534)
             os.write(writer, action().encode())
         finally:

@@ -403,7 +403,7 @@ def test_the_error_of_the_quadrature_is_counted() -> None:
     assert 1e-4 < abs(value.item() + 0.7 * math.sqrt(2 / math.pi)) < error.item() < 0.1
 
 
-def test_the_score_is_asked_for_between_epsilon_and_T_only() -> None:  # noqa: N802
+def test_the_score_is_asked_for_between_epsilon_and_T_only() -> None:
     """Networks are not trained below epsilon, not even by a rounding error."""
     times = set()
 

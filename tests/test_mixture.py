@@ -9,8 +9,8 @@ from scipy.integrate import dblquad
 from scipy.stats import multivariate_normal, norm
 
 from difftime.mixture import Mixture, gauss_legendre, nodes
-from difftime.sde import SDE
 from difftime.score import ExactScore
+from difftime.sde import SDE
 from difftime.streams import stream
 
 
@@ -31,7 +31,9 @@ def test_every_density_integrates_to_one(toy: Mixture, sde: SDE, t: float) -> No
 
 
 def test_a_density_in_two_dimensions_integrates_to_one(correlated: Mixture) -> None:
-    density = lambda y, x: correlated.log_prob(torch.tensor([x, y]).double()).exp().item()
+    def density(y: float, x: float) -> float:
+        return correlated.log_prob(torch.tensor([x, y]).double()).exp().item()
+
     assert dblquad(density, -5, 5, -4, 5, epsabs=1e-6)[0] == pytest.approx(1.0, abs=1e-5)
 
 

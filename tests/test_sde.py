@@ -15,7 +15,7 @@ def at(t: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("T", [0.05, 0.6, 1.0, 2.0])
 def test_alpha_and_variance_solve_the_moment_equations(sde: SDE, T: float) -> None:
-    """d alpha/dt = a alpha and d sigma²/dt = 2 a sigma² + g², where the drift is a(t) x (Särkkä & Solin, 2019, Eq. 6.2)."""
+    """d alpha/dt = a alpha and d sigma²/dt = 2 a sigma² + g², where the drift is a(t) x (Särkkä & Solin, 2019)."""
 
     def velocity(t: float, y: list[float]) -> list[float]:
         a = sde.drift(torch.ones(1, dtype=torch.float64), at(t)).item()

@@ -19,7 +19,7 @@ SETTINGS = OptimumSettings(resamples=200)
 
 
 def elbo_table(gap, kl, times=TIMES, seeds: int = 8, noise: float = 0.05) -> pd.DataFrame:
-    """A table with KL(T) = kl(T), G(T) = gap(T) times a factor per seed and a smaller one per cell, as trained models have."""
+    """KL(T) = kl(T), G(T) = gap(T) times a factor per seed and a smaller one per cell, as trained models have."""
     rng = np.random.default_rng(1)
     factor = 1 + noise * rng.standard_normal(seeds)
     rows = []
@@ -98,7 +98,7 @@ def test_the_mean_and_its_error_are_those_of_the_finite_seeds() -> None:
 def test_a_broken_bound_is_found_and_one_within_the_error_is_not() -> None:
     frame = elbo_table(gap, kl, times=[0.6], seeds=3)
     likelihood = frame[["dataset", "sde", "net", "T", "seed", "p_noise"]].assign(
-        log_q_sde=frame.elbo + [0.01, -0.01, -0.01], log_q_sde_error=[0.0, 0.0, 0.02]
+        log_q_sde=frame.elbo + np.array([0.01, -0.01, -0.01]), log_q_sde_error=[0.0, 0.0, 0.02]
     )
     assert tables.bounds(frame, likelihood).holds.tolist() == [True, False, True]
     likelihood.log_q_sde = -frame.entropy + 0.1
@@ -135,7 +135,7 @@ def test_a_truncated_table_is_refused_by_name(tmp_path: Path) -> None:
     write_rows(path, "history", [row])
     assert len(tables.read(path, "history")) == 1
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(tables.BadTable, match="history.parquet"):
+    with pytest.raises(tables.BadTable, match=r"history\.parquet"):
         tables.read(path, "history")
 
 

@@ -189,7 +189,7 @@ def _border(axes: Axes, T: np.ndarray, look: Look, marker: str, place: float, wh
     """Markers at a place of the vertical axis, from 0 to 1; `what` is said in the legend."""
     if len(T):
         axes.plot(
-            T, np.full(len(T), place), color=look.colour, marker=marker, linestyle="none", markersize=4, zorder=5,
+            T, np.full(len(T), place), color=look.colour, marker=marker, linestyle="none", markersize=3.5, zorder=5,
             transform=axes.get_xaxis_transform(), clip_on=False, gid=what,
         )  # fmt: skip
 
@@ -201,7 +201,7 @@ _MARKS = {NOT_FINITE: "x", OUTSIDE: "v"}
 
 def mark_not_finite(axes: Axes, T: np.ndarray, look: Look, level: int = 0) -> None:
     """A cross on the upper border at every T where a value is null or not finite."""
-    _border(axes, T, look, "x", 1 - 0.06 * level, NOT_FINITE)
+    _border(axes, T, look, "x", 1 - 0.05 * level, NOT_FINITE)
 
 
 def mark_outside(axes: Axes, T: np.ndarray, value: np.ndarray, look: Look, level: int = 0) -> None:
@@ -209,8 +209,8 @@ def mark_outside(axes: Axes, T: np.ndarray, value: np.ndarray, look: Look, level
     if axes.get_autoscaley_on():
         return
     low, high = axes.get_ylim()
-    _border(axes, T[value < low], look, "v", 0.03 + 0.06 * level, OUTSIDE)
-    _border(axes, T[value > high], look, "^", 0.97 - 0.06 * level, OUTSIDE)
+    _border(axes, T[value < low], look, "v", 0.025 + 0.05 * level, OUTSIDE)
+    _border(axes, T[value > high], look, "^", 0.975 - 0.05 * level, OUTSIDE)
 
 
 def log_axis(axes: Axes, low: float, high: float) -> None:
@@ -261,7 +261,7 @@ def _proxies(axes: Sequence[Axes]) -> dict[str, Artist]:
     """What the legend says of crosses and arrows, if there are any."""
     said = {line.get_gid() for one in axes for line in one.lines}
     return {
-        what: proxy(what, color=GREY, marker=marker, linestyle="none", markersize=4)
+        what: proxy(what, color=GREY, marker=marker, linestyle="none", markersize=3.5)
         for what, marker in _MARKS.items()
         if what in said
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -37,7 +38,7 @@ class MLP(nn.Module):
         self.frequencies = math.pi * 2.0 ** torch.arange(4) if time_features == "fourier" else None
         widths = [d + (1 if self.frequencies is None else 8)] + depth * [width] + [d]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in pairwise(widths):
             draws = torch.stack([torch.rand(fan_in + 1, fan_out, generator=g) for g in generators])
             draws = (2 * draws - 1) / math.sqrt(fan_in)
             self.weights.append(nn.Parameter(draws[:, :fan_in].contiguous()))

@@ -1,12 +1,12 @@
 rule cells:
     output:
         f"{RESULTS}/cells.json",
-    params:
-        grid=STUDY.grid_json(),
     log:
         f"{RESULTS}/logs/cells.log",
     conda:
         "../../environment.yml"
+    params:
+        grid=STUDY.grid_json(),
     shell:
         "printf '%s\\n' {params.grid:q} > {output} 2> {log}"
 
@@ -14,11 +14,11 @@ rule cells:
 rule cell:
     output:
         f"{CELL}/cell.json",
-    params:
-        settings=cell_settings,
     log:
         f"{LOG}/cell.log",
     conda:
         "../../environment.yml"
+    params:
+        settings=cell_settings,
     shell:
         "printf '%s\\n' {params.settings:q} > {output} 2> {log}"

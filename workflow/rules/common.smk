@@ -63,11 +63,19 @@ def figure_table(wildcards):
 
 def summarised(wildcards):
     """The tables, beside elbo and optimum, that a summary of this study draws on."""
-    return {table: f"{RESULTS}/tables/{table}.parquet" for table in ("likelihood", "samples") if MEASURED[table]}
+    return {
+        table: f"{RESULTS}/tables/{table}.parquet"
+        for table in ("likelihood", "samples")
+        if MEASURED[table]
+    }
 
 
 def summary_options(wildcards, input):
-    return " ".join(f"--{table} {input[table]}" for table in ("likelihood", "samples") if MEASURED[table])
+    return " ".join(
+        f"--{table} {input[table]}"
+        for table in ("likelihood", "samples")
+        if MEASURED[table]
+    )
 
 
 def figure_settings(wildcards):

@@ -4,21 +4,21 @@ rule elbo:
         weights=f"{CELL}/weights.safetensors",
     output:
         elbo=f"{CELL}/elbo.parquet",
-    params:
-        settings=STUDY.elbo.canonical(),
-        noises=NOISES,
-        code=fingerprint("verbs.elbo"),
     log:
         f"{LOG}/elbo.log",
     benchmark:
         f"{BENCHMARK}/elbo.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=memory,
         runtime=minutes,
         gpu=0,
-    conda:
-        "../../environment.yml"
+    params:
+        settings=STUDY.elbo.canonical(),
+        noises=NOISES,
+        code=fingerprint("verbs.elbo"),
     shell:
         "difftime elbo {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --threads {threads} > {log:q} 2>&1"
@@ -30,21 +30,21 @@ rule likelihood:
         weights=f"{CELL}/weights.safetensors",
     output:
         likelihood=f"{CELL}/likelihood.parquet",
-    params:
-        settings=STUDY.likelihood.canonical(),
-        noises=NOISES,
-        code=fingerprint("verbs.likelihood"),
     log:
         f"{LOG}/likelihood.log",
     benchmark:
         f"{BENCHMARK}/likelihood.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=memory,
         runtime=minutes,
         gpu=0,
-    conda:
-        "../../environment.yml"
+    params:
+        settings=STUDY.likelihood.canonical(),
+        noises=NOISES,
+        code=fingerprint("verbs.likelihood"),
     shell:
         "difftime likelihood {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --threads {threads} > {log:q} 2>&1"
@@ -59,21 +59,21 @@ rule samples:
         modes=f"{CELL}/modes.parquet",
         histogram=f"{CELL}/histogram.parquet",
         cost=f"{CELL}/cost.parquet",
-    params:
-        settings=STUDY.samples.canonical(),
-        noises=NOISES,
-        code=fingerprint("verbs.samples"),
     log:
         f"{LOG}/samples.log",
     benchmark:
         f"{BENCHMARK}/samples.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=memory,
         runtime=minutes,
         gpu=0,
-    conda:
-        "../../environment.yml"
+    params:
+        settings=STUDY.samples.canonical(),
+        noises=NOISES,
+        code=fingerprint("verbs.samples"),
     shell:
         "difftime samples {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --threads {threads} > {log:q} 2>&1"

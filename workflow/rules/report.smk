@@ -6,17 +6,17 @@ rule collect:
         parquet=f"{RESULTS}/tables/{{table}}.parquet",
         markdown=f"{RESULTS}/tables/{{table}}.md",
         html=in_report("{table}"),
-    wildcard_constraints:
-        table="|".join(MEASURED_BY),
-    params:
-        code=fingerprint("tables"),
     log:
         f"{RESULTS}/logs/collect-{{table}}.log",
+    wildcard_constraints:
+        table="|".join(MEASURED_BY),
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=memory,
         runtime=minutes,
-    conda:
-        "../../environment.yml"
+    params:
+        code=fingerprint("tables"),
     shell:
         "difftime collect {wildcards.table} --cells {input.cells:q} --output {output.parquet:q} > {log:q} 2>&1"
 
@@ -28,17 +28,17 @@ rule optimum:
         parquet=f"{RESULTS}/tables/optimum.parquet",
         markdown=f"{RESULTS}/tables/optimum.md",
         html=in_report("optimum"),
+    log:
+        f"{RESULTS}/logs/optimum.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
     params:
         settings=STUDY.optimum.canonical(),
         seed=STUDY.seed,
         code=fingerprint("tables"),
-    log:
-        f"{RESULTS}/logs/optimum.log",
-    resources:
-        mem_mb=memory,
-        runtime=minutes,
-    conda:
-        "../../environment.yml"
     shell:
         "difftime optimum --elbo {input.elbo:q} --output {output.parquet:q} --seed {params.seed}"
         " --settings {params.settings:q} > {log:q} 2>&1"
@@ -52,15 +52,15 @@ rule bounds:
         parquet=f"{RESULTS}/tables/bounds.parquet",
         markdown=f"{RESULTS}/tables/bounds.md",
         html=in_report("bounds"),
-    params:
-        code=fingerprint("tables"),
     log:
         f"{RESULTS}/logs/bounds.log",
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=memory,
         runtime=minutes,
-    conda:
-        "../../environment.yml"
+    params:
+        code=fingerprint("tables"),
     shell:
         "difftime bounds --elbo {input.elbo:q} --likelihood {input.likelihood:q}"
         " --output {output.parquet:q} 2>&1 | tee {log:q}"
@@ -75,16 +75,16 @@ rule summarise:
         parquet=f"{RESULTS}/tables/summary.parquet",
         markdown=f"{RESULTS}/tables/summary.md",
         html=in_report("summary"),
-    params:
-        options=summary_options,
-        code=fingerprint("tables"),
     log:
         f"{RESULTS}/logs/summarise.log",
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=memory,
         runtime=minutes,
-    conda:
-        "../../environment.yml"
+    params:
+        options=summary_options,
+        code=fingerprint("tables"),
     shell:
         "difftime summarise --elbo {input.elbo:q} --optimum {input.optimum:q} {params.options}"
         " --output {output.parquet:q} > {log:q} 2>&1"
@@ -101,16 +101,16 @@ rule figure:
             category="Figures",
             labels={"figure": "{figure}"},
         ),
-    params:
-        settings=figure_settings,
-        code=figure_code,
     log:
         f"{RESULTS}/logs/{{figure}}.log",
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=memory,
         runtime=minutes,
-    conda:
-        "../../environment.yml"
+    params:
+        settings=figure_settings,
+        code=figure_code,
     shell:
         "difftime figure {wildcards.figure} --table {input.table:q} --output {output.pdf:q}"
         " --settings {params.settings:q} > {log:q} 2>&1"
