@@ -273,6 +273,11 @@ def test_fig2_marks_the_optimum_with_its_interval_and_its_value(pictures: dict[s
         assert "0.62" in axes.get_title("right")
 
 
+def test_fig2_does_not_call_the_last_time_an_optimum() -> None:
+    frame = summary().assign(T_star=max(TIMES), T_star_low=max(TIMES), T_star_high=max(TIMES))
+    assert "edge" in drawn("fig2", frame).axes[0].get_title("right")
+
+
 def test_fig2_names_the_bounded_model_and_the_other_one_apart(pictures: dict[str, Figure]) -> None:
     names = {"ELBO (bounds reverse SDE)", "log-likelihood, reverse SDE", "log-likelihood, probability-flow ODE"}
     assert names <= legend_of(pictures["fig2"])

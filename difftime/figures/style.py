@@ -242,14 +242,15 @@ def gap_limits(gap: pd.Series) -> tuple[float, float]:
 
 
 def optimum(axes: Axes, line: pd.DataFrame) -> None:
-    """T* as a vertical line with its interval shaded, and its value in the upper right of the frame."""
+    """T* as a vertical line with its interval shaded, and its value above. `line`: rows of the summary table."""
     T_star, low, high = line.iloc[0][["T_star", "T_star_low", "T_star_high"]].astype(float)
     if not math.isfinite(T_star):
         axes.set_title("no $T^*$: too few finite times", loc="right", color=OPTIMUM_TEXT)
         return
     axes.axvspan(low, high, color=OPTIMUM.colour, alpha=0.18, linewidth=0)
     axes.axvline(T_star, color=OPTIMUM.colour, linewidth=1.0, zorder=1.5, label=OPTIMUM.label)
-    axes.set_title(f"$T^* = {T_star:.2f}$  [{low:.2f}, {high:.2f}]", loc="right", color=OPTIMUM_TEXT)
+    interval = f"[{low:.2f}, {high:.2f}]" if line["T"].min() < T_star < line["T"].max() else "(edge of the times)"
+    axes.set_title(f"$T^* = {T_star:.2f}$  {interval}", loc="right", color=OPTIMUM_TEXT)
 
 
 def proxy(label: str, **options: Any) -> Line2D:
