@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from difftime.files import atomic
@@ -34,9 +34,10 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 def save_weights(path: Path, tensors: dict[str, Tensor], cell: str) -> None:
     """Write `tensors` with a checksum and the digest of the cell they were trained for."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # one entry: safetensors writes several in random order, and the same weights are to be the same bytes
+    metadata = {"cell and sha256": f"{cell} {_checksum(tensors)}"}
     with atomic(path) as temporary:
-        # one entry: safetensors writes several in random order, and the same weights are to be the same bytes
-        save_file(tensors, temporary, metadata={"cell and sha256": f"{cell} {_checksum(tensors)}"})
+        temporary.write_bytes(save(tensors, metadata=metadata))
 
 
 def load_weights(path: Path, cell: str) -> dict[str, Tensor]:

@@ -327,7 +327,7 @@ class TrainingSettings(Settings):
     )
     steps: Count = 3000
     batch: Count = 256
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 5e-3
     ema: Annotated[float, Field(ge=0, lt=1), NotBool] = Field(
         default=0.999, description="Decay of the weights' moving average, warmed up as min(ema, (1+n)/(10+n))"
     )
@@ -342,7 +342,7 @@ class MLPSettings(Settings):
     activation: Literal["silu", "tanh", "relu", "gelu"] = "silu"
     time_features: Literal["raw", "fourier"] = "raw"
     scale_input: bool = Field(default=False, description="Divide x by the standard deviation of x_t")
-    predicts: Literal["noise", "score"] = "noise"
+    predicts: Literal["noise", "score"] = "score"
 
 
 class NetSettings(MLPSettings):

@@ -15,6 +15,8 @@ from torch import Tensor
 from difftime.mixture import Mixture, nodes
 from difftime.streams import stream
 
+REPRESENTATIVES = 1 << 17
+"""Points that stand for a density where a quadrature of a step function would be rough."""
 DIRECTIONS = 64
 """Random directions of the sliced Wasserstein distance; for d = 1 there is only one."""
 
@@ -76,11 +78,21 @@ def mode_shares(x: Float[Tensor, "seeds n d"], p: Mixture) -> Float[Tensor, "see
     return torch.stack([(label == k).double().mean(1) for k in range(len(p.weights))], 1)
 
 
+def representatives(p: Mixture) -> Float[Tensor, "n d"]:
+    """Many equally likely points: for d = 1 the midpoints of equal quantiles, else random draws."""
+    if p.d == 1:
+        return quantiles(p, (torch.arange(REPRESENTATIVES, dtype=torch.float64) + 0.5) / REPRESENTATIVES)[:, None]
+    return p.sample(REPRESENTATIVES, stream("representatives", p.d))
+
+
 def true_shares(p: Mixture) -> Float[Tensor, " components"]:
     """What `mode_shares` tends to for perfect samples (not quite the weights, where components overlap)."""
-    at = nodes(p, 1 << 18, stream("true shares"))
-    label = p.responsible(at.x)
-    return torch.stack([at.weight[label == k].sum() for k in range(len(p.weights))])
+    return mode_shares(representatives(p)[None], p)[0]
+
+
+def median_log_prob(p: Mixture) -> float:
+    """The median of log p(x) in nats for x from `p` itself; half of perfect samples lie above it."""
+    return p.log_prob(representatives(p)).median().item()
 
 
 def histogram_edges(p: Mixture, bins: int) -> Float[Tensor, " edges"]:

@@ -118,6 +118,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _count("steps", "Steps of Euler-Maruyama; for the ode, accepted and rejected ones"),
         _count("nfe", "Evaluations of the score per sample"),
         _nats("log_p_data_median", "Median over the samples of log p_data", nullable=True),
+        _nats("log_p_data_median_p_data", "What that median is under p_data"),
         _nats("log_p_data_q025", "2.5 % quantile of log p_data", nullable=True),
         _nats("log_p_data_q975", "97.5 % quantile of log p_data", nullable=True),
         _nats("log_p_data_mean", "Mean of log p_data", nullable=True),

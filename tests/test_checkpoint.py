@@ -7,6 +7,8 @@ import io
 import json
 import os
 import pickle
+import resource
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,25 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path: Path) -> No
 
 
 # Resume states
+
+
+@pytest.mark.parametrize(
+    "save", [save_weights, lambda path, tensors, cell: save_resume(path, tensors | {"cell": cell})]
+)
+def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path, save: Callable[..., None]) -> None:
+    """A limit on the size of files stands in for the disk: both fail in the middle of the writing."""
+    path = tmp_path / "old"
+    save(path, tensors(), CELL)
+    old = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(old) // 2, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            save(path, {"larger": torch.ones(10_000)}, CELL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == old
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def state() -> dict[str, Any]:

@@ -9,8 +9,10 @@ from scipy.stats import wasserstein_distance
 
 from difftime.mixture import Mixture
 from difftime.quality import (
+    REPRESENTATIVES,
     histogram,
     histogram_edges,
+    median_log_prob,
     mode_shares,
     quantiles,
     true_shares,
@@ -71,7 +73,7 @@ def test_mode_shares_of_perfect_samples_are_the_true_ones(toy: Mixture, correlat
         truth, n = true_shares(p), 50_000
         found = mode_shares(p.sample(n, stream("x"))[None], p)[0]
         assert truth.sum().item() == pytest.approx(1.0, abs=1e-9)
-        assert ((found - truth).abs() < 4 * (truth * (1 - truth) / n).sqrt() + 2e-3).all()
+        assert ((found - truth).abs() < 4 * (truth * (1 - truth) * (1 / n + 1 / REPRESENTATIVES)).sqrt()).all()
 
 
 def test_a_lost_mode_is_seen_by_the_share_and_not_by_the_likelihood(toy: Mixture) -> None:
@@ -80,6 +82,13 @@ def test_a_lost_mode_is_seen_by_the_share_and_not_by_the_likelihood(toy: Mixture
     assert toy.log_prob(lost).median() > toy.log_prob(perfect).median()
     assert mode_shares(lost[None], toy)[0, 0] > 0.98
     assert wasserstein1(lost[None], toy) > 10 * wasserstein1(perfect[None], toy)
+
+
+def test_half_of_perfect_samples_lie_above_the_median_log_prob(toy: Mixture, correlated: Mixture) -> None:
+    for p in (toy, correlated):
+        n = 40_000
+        above = (p.log_prob(p.sample(n, stream("x"))) > median_log_prob(p)).double().mean().item()
+        assert above == pytest.approx(0.5, abs=4 * 0.5 * math.sqrt(1 / n + 1 / REPRESENTATIVES))
 
 
 def test_a_histogram_counts_every_sample_inside_once(toy: Mixture) -> None:

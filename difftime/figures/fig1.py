@@ -17,6 +17,7 @@ from difftime.figures import style
 ZOOM = (0.4, 1.2)
 """The diffusion times magnified."""
 MEDIAN = style.Look("median of the samples, mean over seeds ± s.e.", style.SAMPLERS["sde"].colour, "o")
+TRUTH = "median under $p_\\mathrm{data}$ itself"
 BAND = style.Look("central 95 % of the samples, mean over seeds", "#93c3de", "")
 
 
@@ -49,9 +50,10 @@ def zoom_limits(medians: pd.DataFrame) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _whole(axes: Axes, lines: list[pd.DataFrame], linestyle: str | tuple) -> None:
+def _whole(axes: Axes, lines: list[pd.DataFrame], truth: float, linestyle: str | tuple) -> None:
     median, low, high = lines
     axes.fill_between(low["T"], low["mean"], high["mean"], color=BAND.colour, alpha=0.4, linewidth=0, label=BAND.label)
+    axes.axhline(truth, color=style.GREY, linewidth=0.9, label=TRUTH)
     style.curve(axes, median, MEDIAN, linestyle)
     style.mark_outside(axes, low["T"].to_numpy(), low["mean"].to_numpy(), BAND)
     for T in ZOOM:
@@ -69,13 +71,15 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     sdes = style.sdes_of(rows)
     lines = {sde: _statistics(rows[rows.sde == sde]) for sde in sdes}
     medians, lows, highs = (pd.concat([lines[sde][i] for sde in sdes]) for i in range(3))
+    truth = rows.log_p_data_median_p_data.mean()
     figure, grid = style.panels(settings, 2, len(sdes), 3.7, sharex="row", sharey="row")
     grid[0, 0].set_ylim(*whole_limits(medians, lows, highs))
     if near(medians)["mean"].notna().any():
         grid[1, 0].set_ylim(*zoom_limits(near(medians)))
     for sde, (whole, zoom) in zip(sdes, grid.T, strict=True):
         linestyle = style.line_style(sde, sdes)
-        _whole(whole, lines[sde], linestyle)
+        _whole(whole, lines[sde], truth, linestyle)
+        zoom.axhline(truth, color=style.GREY, linewidth=0.9)
         style.curve(zoom, near(lines[sde][0]), MEDIAN, linestyle)
         whole.set_title(style.sde_title(sde), loc="left", fontweight="bold")
         for axes in (whole, zoom):

@@ -18,7 +18,11 @@ COLUMNS = {
     "share_first": "share of samples\nin the first mode [1]",
     "log_p_data_median": "median of $\\log p_\\mathrm{data}$\n[nats]",
 }
-REFERENCES = {"wasserstein1": "wasserstein1_floor", "share_first": "share_first_p_data"}
+REFERENCES = {
+    "wasserstein1": "wasserstein1_floor",
+    "share_first": "share_first_p_data",
+    "log_p_data_median": "log_p_data_median_p_data",
+}
 """What perfect samples would have."""
 PERFECT = "perfect samples (expected)"
 DEPTH = 8.0

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from difftime.cell import Problem
 from difftime.config import Cell, SampleSettings
-from difftime.quality import histogram, histogram_edges, mode_shares, true_shares, wasserstein1, wasserstein1_floor
+from difftime.quality import (
+    histogram,
+    histogram_edges,
+    median_log_prob,
+    mode_shares,
+    true_shares,
+    wasserstein1,
+    wasserstein1_floor,
+)
 from difftime.sample import reverse_ode, reverse_sde
 from difftime.schemas import Row, write_rows
 from difftime.sde import Gaussian
@@ -42,12 +50,13 @@ def _sample_rows(x: Tensor, nfe: Tensor, sampler: str, problem: Problem, shares:
     p, points = problem.density, x.shape[1]
     log_p = p.log_prob(x)
     low, median, high = torch.quantile(log_p, torch.tensor([0.025, 0.5, 0.975], dtype=torch.float64), dim=1)
-    distance, floor = wasserstein1(x, p), wasserstein1_floor(p, points)
+    distance, floor, typical = wasserstein1(x, p), wasserstein1_floor(p, points), median_log_prob(p)
     return [
         {
             "points": points, "nfe": nfe[seed].item(),
             "steps": nfe[seed].item() if sampler == "sde" else (nfe[seed].item() - 2) // 6,
-            "log_p_data_median": finite(median[seed]), "log_p_data_q025": finite(low[seed]),
+            "log_p_data_median": finite(median[seed]), "log_p_data_median_p_data": typical,
+            "log_p_data_q025": finite(low[seed]),
             "log_p_data_q975": finite(high[seed]), "log_p_data_mean": finite(log_p[seed].mean()),
             "log_p_data_mean_se": finite(log_p[seed].std() / math.sqrt(points)),
             "finite": x[seed].isfinite().all(-1).double().mean().item(),
