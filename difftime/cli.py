@@ -35,7 +35,17 @@ from difftime.config import (
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-CellFile = Annotated[Path, typer.Argument(help="The cell's cell.json; its folder holds the rest", dir_okay=False)]
+
+def _cell_file(path: Path) -> Path:
+    if path.name != "cell.json":
+        raise typer.BadParameter(f"{path} is not called cell.json, as the settings of a cell are")
+    return path
+
+
+CellFile = Annotated[
+    Path,
+    typer.Argument(help="The cell's cell.json; its folder holds the rest", dir_okay=False, callback=_cell_file),
+]
 JsonText = Annotated[str, typer.Option(help="Settings as JSON; what is left out keeps its default")]
 Noise = StrEnum("Noise", get_args(NoiseName))
 """NoiseName, as typer takes no list of literals."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal, TypeVar
 
+import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -35,7 +36,7 @@ Measure = Literal["elbo", "likelihood", "samples"]
 NoiseName = Literal["standard", "matched"]
 FigureName = Literal["fig1", "fig2", "fig3", "fig4", "quality", "cost", "sensitivity"]
 CollectedName = Literal["elbo", "likelihood", "samples", "modes", "histogram", "cost"]
-MEASURED_BY: dict[CollectedName, Measure] = {
+MEASURED_BY: dict[str, Measure] = {
     "elbo": "elbo",
     "likelihood": "likelihood",
     "samples": "samples",
@@ -58,7 +59,7 @@ KEYS = ("dataset", "sde", "net", "T")
 
 
 Place = tuple[int | str, ...]
-Fault = dict[str, Any]
+Fault = Any
 """What pydantic reports of one fault: its type, its place `loc`, and the `input` found there."""
 
 
@@ -377,9 +378,10 @@ def _epsilon(sde: Any) -> float:
 def _past_epsilon(T: float, info: Info) -> float:
     """Refuse a diffusion time at which the integrals of a block's SDE would end before they begin."""
     sdes = (info.context or {}).get("sdes")
-    for name in info.data.get("sde", ()) if isinstance(sdes, dict) else ():
-        if _epsilon(sdes[name]) >= T:
-            raise ValueError(f"must be above the epsilon = {_epsilon(sdes[name]):g} of sde {name}")
+    for name in info.data.get("sde", ()):
+        epsilon = _epsilon(sdes[name]) if isinstance(sdes, dict) else 0.0
+        if epsilon >= T:
+            raise ValueError(f"must be above the epsilon = {epsilon:g} of sde {name}")
     return T
 
 
@@ -439,7 +441,7 @@ class LikelihoodSettings(Settings):
     grid_cells: Annotated[int, Field(ge=16), NotBool] = Field(
         default=256, description="Cells of the coarsest grid for the reverse SDE's density (1-D)"
     )
-    grid_steps: AtLeast2 = Field(default=24, description="Time steps of that grid")
+    grid_steps: AtLeast2 = Field(default=32, description="Time steps of that grid")
 
 
 class SampleSettings(Settings):
@@ -649,6 +651,22 @@ def _line(found: Fault) -> str:
     value = "nothing" if found["input"] is None else shorten(repr(found["input"]), 80, placeholder=" ...")
     shown = "" if isinstance(found["input"], dict) or found["type"] == "missing" else f" (found: {value})"
     return f"{place}: {text}{shown}" if place else f"{text}{shown}"
+
+
+def refuse_repeated_keys(path: Path) -> None:
+    """Raise BadSettings if a key stands twice in a YAML file, where a parser would silently take the last."""
+    lines, nodes = [], [yaml.compose(path.read_text(), yaml.SafeLoader)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            nodes += [value for _, value in node.value]
+            keys = [key.value for key, _ in node.value]
+            again = [key for i, (key, _) in enumerate(node.value) if key.value in keys[:i]]
+            lines += [f"\n  - line {key.start_mark.line + 1}: {key.value} is given again" for key in again]
+    if lines:
+        raise BadSettings(f"{path} gives the same key twice:{''.join(lines)}")
 
 
 def read_study(settings: Any, source: str) -> Study:

@@ -107,6 +107,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "log_q_sde", "E log q under the reverse SDE itself, from its density on a grid (1-D only)", nullable=True
         ),
         _nats("log_q_sde_error", "Numerical error of log_q_sde", nullable=True, low=0.0),
+        Column(
+            "log_q_sde_lost",
+            "float64",
+            "1",
+            "Probability that left the grid of log_q_sde; above 1e-4 that is a lower bound",
+            nullable=True,
+            low=0.0,
+            high=1.0,
+        ),
         EPSILON,
     ),
     "samples": (

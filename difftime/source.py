@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent
-NOT_FOLLOWED = {"config", "schemas", "files", "progress"}
+NOT_FOLLOWED = {"config", "schemas", "files", "progress", "source"}
 """What changes no result: settings reach a rule as its parameters, and `collect` checks every table's form."""
 
 
@@ -51,5 +51,6 @@ def fingerprint(module: str) -> str:
         name = waiting.pop()
         if name not in seen and name not in NOT_FOLLOWED:
             seen[name], imported = _parsed(name)
-            waiting += imported
+            package = name.rpartition(".")[0]
+            waiting += [*imported, package] if package else imported
     return hashlib.sha256("\n".join(f"{name} {seen[name]}" for name in sorted(seen)).encode()).hexdigest()[:12]

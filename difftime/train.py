@@ -217,9 +217,10 @@ def train(
 ) -> Trained:
     """Minimise Eq. 3 for the models of `score.net`, one per seed, on its own row of `data`.
 
-    `name` is the cell's for messages, `cell` the digest of its settings; with `resume`, the state is saved there every
-    `checkpoint_minutes` and on SIGTERM. The loss of a seed is the mean over its batch, in nats per data point (twice I
-    of Eq. 6) for the likelihood weighting. Raises Diverged, or Interrupted on SIGTERM.
+    `name` is the cell's for messages, `cell` the digest of all that determines the result. With `resume`, the state is
+    saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed is the mean over its batch; for the
+    likelihood weighting it estimates twice I of Eq. 6, in nats per data point. Raises Diverged, or Interrupted on
+    SIGTERM.
     """
     run = _Run(score, recipe, cell, resume)
     blocks = math.ceil(recipe.steps / BLOCK)

@@ -39,6 +39,7 @@ from difftime.config import (
     parse,
     read_cell,
     read_study,
+    refuse_repeated_keys,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -610,6 +611,17 @@ OTHERS = {
     "nets.mlp-64x3.training": {"steps": 9}, "nets.new": {"width": 8},
     "study[1].T": [0.2, 0.7], "study[1].sde": "ve",
 }  # fmt: skip
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("results: a\nelbo:\n  points: 3\n  time_steps: 4\n  points: 5\nresults: b\n")
+    with pytest.raises(BadSettings) as caught:
+        refuse_repeated_keys(path)
+    assert str(path) in str(caught.value)
+    assert "line 5: points" in str(caught.value)
+    assert "line 6: results" in str(caught.value)
+    refuse_repeated_keys(ROOT / "config.yaml")
 
 
 @pytest.mark.parametrize("place", TRAINS)

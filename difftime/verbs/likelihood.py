@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from difftime.cell import Problem
-from difftime.config import LikelihoodSettings
+from difftime.config import BadSettings, LikelihoodSettings
 from difftime.density import expected_log_q, reverse_sde_density
 from difftime.likelihood import ode_likelihood
 from difftime.schemas import write_rows
@@ -19,18 +19,27 @@ from difftime.streams import stream
 from difftime.verbs.common import finite, keys, log, open_cell
 
 
-def _reverse_sde(problem: Problem, noises: Sequence[Gaussian], settings: LikelihoodSettings) -> tuple[Tensor, Tensor]:
-    """E log q under the reverse SDE and its numerical error, [noises, seeds]; NaN for data that are not 1-D."""
+def _reverse_sde(
+    problem: Problem, noises: Sequence[Gaussian], settings: LikelihoodSettings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """E log q under the reverse SDE, its numerical error, and the probability that left the grid, [noises, seeds].
+
+    NaN for data that are not one-dimensional. Raises BadSettings if the grid is too coarse for the densities on it.
+    """
     p = problem.density
     if p.d > 1:
         unknown = torch.full((len(noises), len(problem.seeds)), torch.nan, dtype=torch.float64)
-        return unknown, unknown
-    density = reverse_sde_density(
-        problem.sde, problem.score, noises, problem.T, problem.epsilon,
-        data_mean=p.mean.item(), data_variance=p.variance.item(),
-        seeds=len(problem.seeds), cells=settings.grid_cells, steps=settings.grid_steps,
-    )  # fmt: skip
-    return expected_log_q(density, p.diffused(problem.sde, problem.epsilon).log_prob(density.x[:, None]))
+        return unknown, unknown, unknown
+    try:
+        density = reverse_sde_density(
+            problem.sde, problem.score, noises, problem.T, problem.epsilon,
+            data_mean=p.mean.item(), data_variance=p.variance.item(),
+            seeds=len(problem.seeds), cells=settings.grid_cells, steps=settings.grid_steps,
+        )  # fmt: skip
+        value, error = expected_log_q(density, p.diffused(problem.sde, problem.epsilon).log_prob(density.x[:, None]))
+    except ValueError as error:
+        raise BadSettings(f"{problem.name}, likelihood.grid_cells = {settings.grid_cells}: {error}") from error
+    return value, error, density.boundary_mass
 
 
 def run(folder: Path, settings: LikelihoodSettings, p_noise: Sequence[str]) -> None:
@@ -43,7 +52,7 @@ def run(folder: Path, settings: LikelihoodSettings, p_noise: Sequence[str]) -> N
         problem.score, problem.sde, noises, x, problem.T, problem.epsilon,
         rtol=settings.rtol, atol=settings.atol, max_evaluations=settings.max_evaluations,
     )  # fmt: skip
-    sde, sde_error = _reverse_sde(problem, noises, settings)
+    sde, sde_error, lost = _reverse_sde(problem, noises, settings)
     log_p = start.log_prob(x).mean(1)
     rows = [
         keys(cell) | {
@@ -54,6 +63,7 @@ def run(folder: Path, settings: LikelihoodSettings, p_noise: Sequence[str]) -> N
             "accepted": ode.accepted[seed].item(), "rejected": ode.rejected[seed].item(),
             "rtol": settings.rtol, "atol": settings.atol,
             "log_q_sde": finite(sde[i, seed]), "log_q_sde_error": finite(sde_error[i, seed]),
+            "log_q_sde_lost": finite(lost[i, seed]),
             "epsilon": problem.epsilon,
         }
         for i, name in enumerate(p_noise)

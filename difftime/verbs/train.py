@@ -11,6 +11,7 @@ from difftime.cell import RESUME, WEIGHTS, build, recipe
 from difftime.checkpoint import save_weights
 from difftime.config import read_cell
 from difftime.schemas import write_rows
+from difftime.source import fingerprint
 from difftime.train import train
 from difftime.verbs.common import keys, log
 
@@ -29,7 +30,8 @@ def run(folder: Path, *, checkpoint_minutes: float) -> None:
         recipe=recipe(cell, checkpoint_minutes),
         seeds=problem.seeds,
         name=cell.name,
-        cell=problem.digest,
+        # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
+        cell=f"{problem.digest} {fingerprint('verbs.train')}",
         resume=folder / RESUME,
     )
     rows = [

@@ -52,7 +52,8 @@ class Clone:
 
     def planned(self) -> Counter[str]:
         """How many jobs of each rule a run would start now."""
-        output = self.snakemake("--dry-run").stdout + self.snakemake("--dry-run").stderr
+        run = self.snakemake("--dry-run")
+        output = run.stdout + run.stderr
         if "Nothing to be done" in output:
             return Counter()
         table = output[output.index("Job stats:") :]

@@ -8,7 +8,7 @@ rule cells:
     params:
         grid=STUDY.grid_json(),
     shell:
-        "printf '%s\\n' {params.grid:q} > {output} 2> {log}"
+        "printf '%s\\n' {params.grid:q} > {output:q} 2> {log:q}"
 
 
 rule cell:
@@ -21,4 +21,4 @@ rule cell:
     params:
         settings=cell_settings,
     shell:
-        "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
+        "printf '%s\\n' {params.settings:q} > {output:q} 2> {log:q}"

@@ -1,5 +1,8 @@
 # The settings, checked before anything runs, and what the rules need of them.
 
+from pathlib import Path
+from shlex import quote
+
 import pandas as pd
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import Paramspace, min_version
@@ -10,12 +13,15 @@ from difftime.config import (
     BadSettings,
     cell_name,
     read_study,
+    refuse_repeated_keys,
 )
 from difftime.source import fingerprint
 
 min_version("9.15")
 
 try:
+    for path in workflow.configfiles:
+        refuse_repeated_keys(Path(path))
     STUDY = read_study(config, "The configuration")
 except BadSettings as error:
     raise WorkflowError(str(error)) from None
