@@ -204,6 +204,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("T_star_low", "float64", "SDE time", "Lower end of the bootstrap interval over seeds", low=0.0),
         Column("T_star_high", "float64", "SDE time", "Upper end of the bootstrap interval over seeds", low=0.0),
         Column("confidence", "float64", "1", "Coverage of that interval", low=0.0, high=1.0),
+        Column(
+            "spacing", "float64", "SDE time", "Distance of the times around T_star, between which it is interpolated"
+        ),
         _nats("elbo_star", "Mean ELBO at T_star"),
         _nats("elbo_star_se", "Its bootstrap standard error over seeds", low=0.0),
         _nats("loss_at_star", "log_p_data - elbo_star: what the best T still loses"),

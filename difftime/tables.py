@@ -11,7 +11,7 @@ import pandas as pd
 import pandera.pandas as pa
 import pyarrow.parquet as pq
 from pandera.errors import SchemaErrors
-from scipy.interpolate import PchipInterpolator, make_smoothing_spline
+from scipy.interpolate import PchipInterpolator
 
 from difftime.config import OptimumSettings
 from difftime.files import atomic
@@ -156,23 +156,15 @@ def bounds(elbo: pd.DataFrame, likelihood: pd.DataFrame) -> pd.DataFrame:
     return table[[c.name for c in TABLES["bounds"]]].reset_index(drop=True)
 
 
-class Curve:
-    """The mean ELBO over seeds as a smooth function of T, from its values on the grid of times.
+def _elbo_curves(T: np.ndarray, kl: np.ndarray, gap: np.ndarray, entropy: float, fine: np.ndarray) -> np.ndarray:
+    """The ELBO = -entropy - KL - G of Eq. 11 at the times `fine`, from KL [T] and G [..., T] at the times `T`.
 
-    -ELBO = entropy + KL + G. log KL is exact at the nodes and interpolated (monotone cubic); log G is noisy and
-    smoothed by a spline whose penalty generalised cross-validation sets (Wahba, 1990). The sum's optimum can lie
-    between nodes.
+    log KL and log G are interpolated (monotone cubic), so the maximum of their sum may lie between the times.
     """
-
-    def __init__(self, T: np.ndarray, kl: np.ndarray, gap: np.ndarray, entropy: float) -> None:
-        # a KL below rounding error carries no information on where the optimum lies, but its logarithm must exist
-        self.log_kl = PchipInterpolator(T, np.log(np.maximum(kl, 1e-15)))
-        smooth = make_smoothing_spline if len(T) >= 5 else PchipInterpolator
-        self.log_gap = smooth(T, np.log(gap))
-        self.entropy = entropy
-
-    def __call__(self, T: np.ndarray) -> np.ndarray:
-        return -self.entropy - np.exp(self.log_kl(T)) - np.exp(self.log_gap(T))
+    # a KL below rounding error says nothing of where the optimum lies, but its logarithm must exist
+    logs = [np.log(np.maximum(kl, 1e-15)), np.log(gap)]
+    kl_fine, gap_fine = (np.exp(PchipInterpolator(T, values, axis=-1)(fine)) for values in logs)
+    return -entropy - kl_fine - gap_fine
 
 
 def _optimum_of(line: pd.DataFrame, settings: OptimumSettings, rng: np.random.Generator) -> dict[str, object] | None:
@@ -184,21 +176,18 @@ def _optimum_of(line: pd.DataFrame, settings: OptimumSettings, rng: np.random.Ge
         return None
     T, gaps, kl = T[usable], gaps[:, usable], kl.to_numpy()[usable]
     fine = np.linspace(T[0], T[-1], 2001)
-
-    def curve(rows: np.ndarray) -> np.ndarray:
-        return Curve(T, kl, gaps[rows].mean(0), entropy)(fine)
-
-    everyone = np.arange(len(gaps))
-    mean = curve(everyone)
+    mean = _elbo_curves(T, kl, gaps.mean(0), entropy, fine)
     best = int(mean.argmax())
-    curves = np.stack([curve(rng.integers(len(gaps), size=len(gaps))) for _ in range(settings.resamples)])
-    tails = [50 * (1 - settings.confidence), 50 * (1 + settings.confidence)]
-    low, high = np.percentile(fine[curves.argmax(1)], tails)
+    resampled = gaps[rng.integers(len(gaps), size=(settings.resamples, len(gaps)))].mean(1)
+    curves = _elbo_curves(T, kl, resampled, entropy, fine)
+    low, high = np.percentile(fine[curves.argmax(1)], [50 * (1 - settings.confidence), 50 * (1 + settings.confidence)])
     se = curves[:, best].std(ddof=1)
     plateau = fine[mean >= mean[best] - se]
+    above = max(int(np.searchsorted(T, fine[best])), 1)
     first = line.iloc[0]
     return {
         "T_star": fine[best], "T_star_low": low, "T_star_high": high, "confidence": settings.confidence,
+        "spacing": T[min(above, len(T) - 1)] - T[above - 1],
         "elbo_star": mean[best], "elbo_star_se": se, "loss_at_star": first.log_p_data - mean[best],
         "gain_over_1": mean[best] - np.interp(1.0, fine, mean) if T[0] <= 1 <= T[-1] else math.nan,
         "gain_over_last": mean[best] - mean[-1],
@@ -225,7 +214,9 @@ def findings(results: Path) -> str:
     """What a study found, in a few lines: the optimal T of every line, whether the bounds hold, where to look."""
     lines = []
     for row in read(results / "tables" / "optimum.parquet", "optimum").itertuples():
-        place = "" if row.interior else "  (at the edge of the times studied)"
+        place = "" if row.interior else " (at the edge of the times studied)"
+        if row.interior and row.T_star_high - row.T_star_low < row.spacing:
+            place = f" (interpolated between times {row.spacing:.2g} apart)"
         lines.append(
             f"{row.dataset} {row.sde} {row.net}, {row.p_noise} p_noise: T* = {row.T_star:.2f} "
             f"[{row.T_star_low:.2f}, {row.T_star_high:.2f}], "

@@ -52,6 +52,7 @@ def test_the_optimum_is_where_the_slopes_of_kl_and_gap_cancel() -> None:
     found = tables.optimum(elbo_table(gap, kl, noise=1e-6), SETTINGS, seed=0).iloc[0]
     assert found.T_star == pytest.approx(true_optimum(gap, kl), abs=0.01)
     assert found.T_star not in TIMES
+    assert found.spacing == pytest.approx(0.1)
     assert found.interior
     assert found.elbo_star == pytest.approx(-0.8 - gap(found.T_star) - kl(found.T_star), abs=1e-3)
 
@@ -85,6 +86,7 @@ def test_times_at_which_a_seed_has_no_finite_gap_are_left_out_and_counted() -> N
 
 def test_fewer_than_three_times_have_no_optimum() -> None:
     assert len(tables.optimum(elbo_table(gap, kl, times=[0.2, 0.6]), SETTINGS, seed=0)) == 0
+    assert len(tables.optimum(elbo_table(gap, kl, times=[0.2, 0.6, 1.0]), SETTINGS, seed=0)) == 1
 
 
 def test_the_mean_and_its_error_are_those_of_the_finite_seeds() -> None:
