@@ -171,12 +171,15 @@ def curve(axes: Axes, line: pd.DataFrame, look: Look, style: str | tuple) -> Non
     """`mean` over `T` with a band of ± `se`, from the columns of the summary table.
 
     The line breaks where no seed is finite. Where only some are, the mean of these is a hollow marker. Set the limits
-    of `axes` before: what lies beyond them is marked as it is drawn.
+    of `axes` before: what lies beyond them is marked as it is drawn, without its band.
     """
     line = line.sort_values("T")
     T, mean, se = (line[name].to_numpy(float) for name in ("T", "mean", "se"))
     some = (line.finite < line.seeds).to_numpy()
     level = sum(one.get_gid() == _CURVE for one in axes.lines)
+    low, high = axes.get_ylim()
+    # the band of a point beyond the axis could cross the whole panel, and say nothing
+    se = np.where((mean < low) | (mean > high), np.nan, se)
     axes.fill_between(T, mean - se, mean + se, color=look.colour, alpha=0.2, linewidth=0)
     axes.plot(T, mean, color=look.colour, linestyle=style, marker=look.marker, label=look.label, gid=_CURVE)
     axes.errorbar(T, mean, se, fmt="none", ecolor=look.colour, elinewidth=0.8)
