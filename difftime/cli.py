@@ -177,10 +177,11 @@ def bounds(elbo: Table, likelihood: Table, output: Output) -> None:
 
     found = tables.bounds(tables.read(elbo, "elbo"), tables.read(likelihood, "likelihood"))
     tables.save(found, "bounds", output)
-    broken = found[~found.holds]
+    broken = found[found.verdict == "broken"]
     if len(broken):
         typer.echo(f"WARNING: {len(broken)} of {len(found)} rows break ELBO <= E log q_SDE <= E log p:", err=True)
         typer.echo(tables.markdown(broken), err=True)
+    typer.echo(tables.verdict(found))
 
 
 @_verb

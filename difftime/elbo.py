@@ -34,7 +34,6 @@ class Path:
     K_se: Tensor
     gap: Float[Tensor, " seeds"]
     gap_se: Float[Tensor, " seeds"]
-    I_se: Float[Tensor, " seeds"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ def path_terms(
     `points` random points are used at each of the `time_steps` times if the data have more than one dimension.
     """
     generator = stream(seed, "elbo points")
-    total = torch.zeros(3, seeds, dtype=torch.float64)
-    variance = torch.zeros(3, seeds, dtype=torch.float64)
+    total = torch.zeros(2, seeds, dtype=torch.float64)
+    variance = torch.zeros(2, seeds, dtype=torch.float64)
     for t, weight in zip(*time_nodes(sde, T, epsilon, time_steps), strict=True):
         at = nodes(p.diffused(sde, t.item()), points, generator)
         sigma2 = sde.variance(t)
@@ -75,11 +74,11 @@ def path_terms(
         # K: E||∇ log p - ∇ log p(x_t|x_0)||² = D/sigma² - E||∇ log p||²
         K = (p.d - sigma2 * exact.square().sum(-1)).expand(seeds, -1)
         gap = sigma2 * error.square().sum(-1)
-        mean, se = at.expectation(torch.stack([K, gap, K + gap]))
+        mean, se = at.expectation(torch.stack([K, gap]))
         total += 0.5 * weight * mean
         variance += (0.5 * weight * se) ** 2
     se = variance.sqrt()
-    return Path(K=total[0, 0], K_se=se[0, 0], gap=total[1], gap_se=se[1], I_se=se[2])
+    return Path(K=total[0, 0], K_se=se[0, 0], gap=total[1], gap_se=se[1])
 
 
 def expected_log_density(p: Mixture, *, points: int, seed: str) -> float:

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial{path.suffix}")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A path to write to; it takes the name `path` only when the block ends without an error.
 
-    The temporary name is fixed, so what a killed process leaves is overwritten by the next attempt.
-    Raises OSError where the folder cannot be written.
+    The temporary name is fixed, so what a killed process leaves is overwritten by the next attempt; a lock on it, which
+    dies with its process, keeps two of them apart. Raises OSError where the folder cannot be written, BlockingIOError
+    where another process is writing the same file, and FileNotFoundError if the block wrote nothing.
     """
-    temporary = path.with_name(f".{path.name}.partial{path.suffix}")
+    temporary = _temporary(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
+        _lock(descriptor, path)
         try:
+            os.truncate(descriptor, 0)
+            yield temporary
+            if not temporary.stat().st_size:
+                raise FileNotFoundError(f"Nothing was written to {path}.")
             os.fsync(descriptor)
+            temporary.replace(path)
         finally:
-            os.close(descriptor)
-        temporary.replace(path)
+            temporary.unlink(missing_ok=True)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BlockingIOError(f"Another process is writing {path} at this moment. Wait for it, or stop it.") from None
+    except OSError:  # a file system without locks: two writers are not told apart, each still writes a whole file
+        pass
+
+
+def discard(path: Path) -> None:
+    """Remove a file, and what a killed process may have left of it, if they are there."""
+    path.unlink(missing_ok=True)
+    _temporary(path).unlink(missing_ok=True)

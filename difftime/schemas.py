@@ -72,7 +72,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *CELL,
         SEED,
         P_NOISE,
-        _nats("elbo", "Eq. 4: prior - I + R; bounds E log q of the reverse SDE at epsilon", nullable=True),
+        _nats("elbo", "Eq. 11: -entropy - kl - gap; bounds E log q of the reverse SDE at epsilon", nullable=True),
         _nats("elbo_se", "Standard error of elbo within the seed (0: by quadrature)", nullable=True, low=0.0),
         _nats("kl", "KL[p(x,T) || p_noise], Eq. 8"),
         _nats("kl_se", "Standard error of kl (0: by quadrature)", low=0.0),
@@ -86,7 +86,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _nats("entropy", "Entropy of p(x, epsilon)"),
         _nats("entropy_se", "Standard error of entropy (0: by quadrature)", low=0.0),
         _nats("log_p_data", "E log p_data(x) at t = 0, the ceiling of every model"),
-        _nats("residual", "Eq. 4 less Eq. 11: the numerical error of the whole decomposition"),
+        _nats(
+            "residual",
+            "Eq. 4, prior - I + R, less elbo: the error, numerical or Monte Carlo, of the decomposition",
+            True,
+        ),
         EPSILON,
         _text("weighting", "Weight in the training loss: likelihood (Eq. 3) or noise"),
         _count("steps", "Training steps"),
@@ -176,11 +180,14 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *CELL,
         SEED,
         P_NOISE,
-        _nats("elbo", "As in the elbo table"),
-        _nats("log_q_sde", "As in the likelihood table"),
+        _nats("elbo", "As in the elbo table", nullable=True),
+        _nats("log_q_sde", "As in the likelihood table", nullable=True),
         _nats("ceiling", "-entropy of p(x, epsilon)"),
-        _nats("tolerance", "Numerical and Monte Carlo error allowed in the comparison", low=0.0),
-        Column("holds", "bool", "", "Whether elbo <= log_q_sde <= ceiling within the tolerance"),
+        _nats("tolerance", "Numerical and Monte Carlo error allowed in the comparison", nullable=True, low=0.0),
+        Column("log_q_sde_lost", "float64", "1", "As in the likelihood table", nullable=True, low=0.0, high=1.0),
+        _text(
+            "verdict", "holds or broken: elbo <= log_q_sde <= ceiling within the tolerance; untested: one is not known"
+        ),
     ),
     "summary": (
         *CELL,
@@ -188,7 +195,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _text("quantity", "Column of the elbo, likelihood or samples table; sampler:column for the latter"),
         _text("unit", "Unit of mean and se"),
         Column("mean", "float64", "see unit", "Mean over the seeds with a finite value", nullable=True),
-        Column("se", "float64", "see unit", "Standard error of that mean over seeds", nullable=True, low=0.0),
+        Column(
+            "se",
+            "float64",
+            "see unit",
+            "Standard error of that mean: over seeds, and of the Monte Carlo points that the seeds share",
+            nullable=True,
+            low=0.0,
+        ),
+        Column("median", "float64", "see unit", "Median over the same seeds: one that blew up moves it little", True),
         _count("seeds", "Seeds in the cell"),
         _count("finite", "Seeds with a finite value; the others are not in the mean"),
         Column("T_star", "float64", "SDE time", "Optimal T of this line, from the optimum table", True, low=0.0),
@@ -201,25 +216,29 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _text("net", "Network and its training"),
         P_NOISE,
         Column("T_star", "float64", "SDE time", "T that maximises the mean ELBO over seeds", low=0.0),
-        Column("T_star_low", "float64", "SDE time", "Lower end of the bootstrap interval over seeds", low=0.0),
-        Column("T_star_high", "float64", "SDE time", "Upper end of the bootstrap interval over seeds", low=0.0),
-        Column("confidence", "float64", "1", "Coverage of that interval", low=0.0, high=1.0),
         Column(
-            "spacing", "float64", "SDE time", "Distance of the times around T_star, between which it is interpolated"
+            "T_star_low", "float64", "SDE time", "Lower end of its interval, from the spread of seeds", True, low=0.0
         ),
+        Column(
+            "T_star_high", "float64", "SDE time", "Upper end of that interval; null for a single seed", True, low=0.0
+        ),
+        Column("confidence", "float64", "1", "Nominal coverage of that interval", low=0.0, high=1.0),
+        Column("spacing", "float64", "SDE time", "Distance of the two times between which T_star is interpolated"),
         _nats("elbo_star", "Mean ELBO at T_star"),
-        _nats("elbo_star_se", "Its bootstrap standard error over seeds", low=0.0),
+        _nats("elbo_star_se", "Its bootstrap standard error; null for a single seed", nullable=True, low=0.0),
         _nats("loss_at_star", "log_p_data - elbo_star: what the best T still loses"),
         _nats("gain_over_1", "elbo at T_star less elbo at T = 1 (null if the times do not reach 1)", nullable=True),
-        _nats("gain_over_last", "elbo at T_star less elbo at the largest T"),
+        _nats("gain_over_last", "elbo at T_star less elbo at T_last"),
+        Column("T_last", "float64", "SDE time", "Largest T at which every seed has a finite gap", low=0.0),
         Column(
-            "plateau_low", "float64", "SDE time", "Smallest T with a mean ELBO within one standard error of the best"
+            "plateau_low", "float64", "SDE time", "Smallest T with a mean ELBO within elbo_star_se of the best", True
         ),
         Column(
-            "plateau_high", "float64", "SDE time", "Largest T with a mean ELBO within one standard error of the best"
+            "plateau_high", "float64", "SDE time", "Largest T with a mean ELBO within elbo_star_se of the best", True
         ),
-        Column("interior", "bool", "", "Whether T_star lies between the smallest and the largest T of the study"),
-        _count("times", "Diffusion times the curve was fitted to"),
+        Column("interior", "bool", "", "Whether T_star lies between the smallest T and T_last"),
+        _count("times", "Diffusion times with a finite gap of every seed, through which the curve goes"),
+        _count("times_left_out", "Diffusion times without one; T_star says nothing of them"),
         _count("seeds", "Seeds"),
         EPSILON,
         _text("weighting", "Weight in the training loss"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pyarrow.parquet as pq
 from pandera.errors import SchemaErrors
+from scipy import stats
 from scipy.interpolate import PchipInterpolator
 
 from difftime.config import OptimumSettings
@@ -19,6 +22,10 @@ from difftime.schemas import TABLES, arrow_schema, write_rows
 
 LINE = ["dataset", "sde", "net", "p_noise"]
 """The columns that name one curve over T."""
+
+
+LOST = 1e-4
+"""Share of the probability off the grid above which E log q_SDE is a lower bound only."""
 
 
 class BadTable(Exception):
@@ -108,25 +115,30 @@ def _page(title: str, frame: pd.DataFrame) -> str:
     return f"{head}<h1>{title}</h1>{body}"
 
 
-def _mean_and_se(values: pd.Series) -> pd.Series:
+def _over_seeds(values: pd.Series) -> pd.Series:
+    """Mean, its standard error and the median over the finite values, and how many of how many these are."""
     finite = values[np.isfinite(values)]
     n = len(finite)
-    mean = finite.mean() if n else math.nan
     se = finite.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
-    return pd.Series({"mean": mean, "se": se, "seeds": len(values), "finite": n})
+    return pd.Series({"mean": finite.mean(), "se": se, "median": finite.median(), "seeds": len(values), "finite": n})
 
 
 def _long(frame: pd.DataFrame, table: str, quantities: Sequence[str], prefix: str = "") -> pd.DataFrame:
+    """The quantities of a table over seeds, one row per curve, T and quantity."""
     units = {c.name: c.unit for c in TABLES[table]}
     parts = []
     for quantity in quantities:
-        part = frame.groupby([*LINE, "T"], sort=False)[quantity].apply(_mean_and_se).unstack().reset_index()
-        parts.append(part.assign(quantity=prefix + quantity, unit=units[quantity]))
+        cells = frame.groupby([*LINE, "T"], sort=False)
+        part = cells[quantity].apply(_over_seeds).unstack()
+        if table == "elbo" and f"{quantity}_se" in frame:
+            # the seeds of a cell share their Monte Carlo points: an error that their spread does not show
+            part["se"] = np.hypot(part["se"], cells[f"{quantity}_se"].mean())
+        parts.append(part.reset_index().assign(quantity=prefix + quantity, unit=units[quantity]))
     return pd.concat(parts, ignore_index=True)
 
 
 def summarise(elbo: pd.DataFrame, likelihood: pd.DataFrame, samples: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard error over seeds of every measured quantity, beside the optimal T of its curve."""
+    """Mean, standard error and median over seeds of every measured quantity, beside the optimal T of its curve."""
     parts = [_long(elbo, "elbo", ["elbo", "kl", "gap", "K", "R", "I", "prior", "entropy", "log_p_data"])]
     if len(likelihood):
         parts.append(_long(likelihood, "likelihood", ["log_q_ode", "log_q_sde", "nfe"]))
@@ -140,24 +152,42 @@ def summarise(elbo: pd.DataFrame, likelihood: pd.DataFrame, samples: pd.DataFram
 
 
 def bounds(elbo: pd.DataFrame, likelihood: pd.DataFrame) -> pd.DataFrame:
-    """ELBO <= E log q <= -entropy for the reverse SDE, row by row, where its density is known.
+    """ELBO <= E log q <= -entropy for the reverse SDE, row by row.
 
     `tolerance` is the numerical error of log_q_sde plus that of the decomposition, and four standard errors of the
-    ELBO where it is a Monte Carlo estimate.
+    ELBO where it is a Monte Carlo estimate. A row is untested where the ELBO or the density is not known.
     """
     keys = [*LINE, "T", "seed"]
-    both = elbo.merge(likelihood[[*keys, "log_q_sde", "log_q_sde_error"]], on=keys, validate="one_to_one")
-    both = both[np.isfinite(both.log_q_sde) & np.isfinite(both.elbo)]
+    both = elbo.merge(
+        likelihood[[*keys, "log_q_sde", "log_q_sde_error", "log_q_sde_lost"]], on=keys, validate="one_to_one"
+    )
     tolerance = both.log_q_sde_error + both.residual.abs() + 4 * both.elbo_se
-    table = both[keys].assign(
-        elbo=both.elbo, log_q_sde=both.log_q_sde, ceiling=-both.entropy, tolerance=tolerance,
-        holds=(both.elbo <= both.log_q_sde + tolerance) & (both.log_q_sde <= -both.entropy + tolerance),
+    known = np.isfinite(both.log_q_sde) & np.isfinite(both.elbo) & np.isfinite(tolerance)
+    holds = (both.elbo <= both.log_q_sde + tolerance) & (both.log_q_sde <= -both.entropy + tolerance)
+    table = both.assign(
+        ceiling=-both.entropy, tolerance=tolerance,
+        verdict=np.where(known, np.where(holds, "holds", "broken"), "untested"),
     )  # fmt: skip
-    return table[[c.name for c in TABLES["bounds"]]].reset_index(drop=True)
+    return table[[c.name for c in TABLES["bounds"]]].astype({"verdict": "str"})
+
+
+def verdict(checked: pd.DataFrame) -> str:
+    """What the bounds table says, in a sentence or two."""
+    count = checked.verdict.value_counts()
+    tested = len(checked) - count.get("untested", 0)
+    lines = [f"ELBO <= E log q_SDE <= E log p holds in {count.get('holds', 0)} of {tested} rows."]
+    if tested < len(checked):
+        lines.append(f"{len(checked) - tested} more were not tested: no finite ELBO, or no density of the reverse SDE.")
+    lost = (checked.log_q_sde_lost > LOST).sum()
+    if lost:
+        lines.append(
+            f"In {lost} rows more than {LOST:g} of the probability left the grid: there E log q_SDE is a lower bound."
+        )
+    return "\n".join(lines)
 
 
 def _elbo_curves(T: np.ndarray, kl: np.ndarray, gap: np.ndarray, entropy: float, fine: np.ndarray) -> np.ndarray:
-    """The ELBO = -entropy - KL - G of Eq. 11 at the times `fine`, from KL [T] and G [..., T] at the times `T`.
+    """The ELBO = -entropy - KL - G of Eq. 11 at the times `fine`, from KL and G [..., T] at the times `T`.
 
     log KL and log G are interpolated (monotone cubic), so the maximum of their sum may lie between the times.
     """
@@ -167,64 +197,124 @@ def _elbo_curves(T: np.ndarray, kl: np.ndarray, gap: np.ndarray, entropy: float,
     return -entropy - kl_fine - gap_fine
 
 
-def _optimum_of(line: pd.DataFrame, settings: OptimumSettings, rng: np.random.Generator) -> dict[str, object] | None:
-    gaps = line.pivot(index="seed", columns="T", values="gap").to_numpy()
-    kl = line.groupby("T").kl.mean()
-    T, entropy = kl.index.to_numpy(), line.entropy.mean()
-    usable = np.isfinite(gaps).all(0) & (gaps > 0).all(0)
-    if usable.sum() < 3:
-        return None
-    T, gaps, kl = T[usable], gaps[:, usable], kl.to_numpy()[usable]
-    fine = np.linspace(T[0], T[-1], 2001)
-    mean = _elbo_curves(T, kl, gaps.mean(0), entropy, fine)
-    best = int(mean.argmax())
-    resampled = gaps[rng.integers(len(gaps), size=(settings.resamples, len(gaps)))].mean(1)
-    curves = _elbo_curves(T, kl, resampled, entropy, fine)
-    low, high = np.percentile(fine[curves.argmax(1)], [50 * (1 - settings.confidence), 50 * (1 + settings.confidence)])
-    se = curves[:, best].std(ddof=1)
-    plateau = fine[mean >= mean[best] - se]
-    above = max(int(np.searchsorted(T, fine[best])), 1)
-    first = line.iloc[0]
+@dataclass(frozen=True)
+class _Curve:
+    """What the optimum of one line is found from: KL [T] and G [seeds, T] at the times where every G is finite."""
+
+    T: np.ndarray
+    kl: np.ndarray
+    gaps: np.ndarray
+    entropy: float
+    entropy_se: float
+    shared_se: np.ndarray
+    """Standard errors [2, T] of KL and of G from the Monte Carlo points, which all seeds share."""
+
+    @classmethod
+    def of(cls, line: pd.DataFrame) -> _Curve:
+        wide = line.pivot(index="seed", columns="T", values="gap")
+        gaps = wide.to_numpy()
+        usable = np.isfinite(gaps).all(0) & (gaps > 0).all(0)
+        means = line.groupby("T")[["kl", "kl_se", "gap_se"]].mean().to_numpy()[usable].T
+        entropy, entropy_se = line.entropy.mean(), line.entropy_se.mean()
+        return cls(wide.columns.to_numpy(float)[usable], means[0], gaps[:, usable], entropy, entropy_se, means[1:])
+
+    def elbo(self, fine: np.ndarray) -> np.ndarray:
+        """The ELBO of the mean over seeds."""
+        return _elbo_curves(self.T, self.kl, self.gaps.mean(0), self.entropy, fine)
+
+    def resampled(self, resamples: int, fine: np.ndarray, seed: int) -> np.ndarray:
+        """The ELBO of resampled seeds [resamples, fine]: whole curves, as seeds share random numbers across T."""
+        rng = np.random.default_rng(seed)
+        n = len(self.gaps)
+        gap = self.gaps[rng.integers(n, size=(resamples, n))].mean(1)
+        noise = self.shared_se[:, None] * rng.standard_normal((2, *gap.shape))
+        kl, gap = (np.maximum(v + e, 1e-3 * v) for v, e in zip((self.kl, gap), noise, strict=True))
+        return _elbo_curves(self.T, kl, gap, self.entropy, fine)
+
+
+def _uncertainty(curve: _Curve, fine: np.ndarray, settings: OptimumSettings, seed: int) -> dict[str, float]:
+    """How well seeds determine T* and the ELBO there; all null for a single seed.
+
+    The bootstrap of Efron & Tibshirani (1993), its percentiles widened about T* for the few seeds there are: by
+    sqrt(n / (n - 1)), as a resample spreads less than a sample, and by Student's quantile over the normal one.
+    """
+    n, elbo = len(curve.gaps), curve.elbo(fine)
+    if n == 1:
+        return dict.fromkeys(("T_star_low", "T_star_high", "elbo_star_se", "plateau_low", "plateau_high"), math.nan)
+    best, curves = int(elbo.argmax()), curve.resampled(settings.resamples, fine, seed)
+    quantile = 0.5 + 0.5 * settings.confidence
+    few = math.sqrt(n / (n - 1))
+    ends = np.percentile(fine[curves.argmax(1)], [100 * (1 - quantile), 100 * quantile])
+    wider = few * stats.t.ppf(quantile, n - 1) / stats.norm.ppf(quantile)
+    low, high = np.clip(fine[best] + wider * (ends - fine[best]), fine[0], fine[-1])
+    se = math.hypot(few * curves[:, best].std(ddof=1), curve.entropy_se)
+    plateau = fine[elbo >= elbo[best] - se]
     return {
-        "T_star": fine[best], "T_star_low": low, "T_star_high": high, "confidence": settings.confidence,
-        "spacing": T[min(above, len(T) - 1)] - T[above - 1],
-        "elbo_star": mean[best], "elbo_star_se": se, "loss_at_star": first.log_p_data - mean[best],
-        "gain_over_1": mean[best] - np.interp(1.0, fine, mean) if T[0] <= 1 <= T[-1] else math.nan,
-        "gain_over_last": mean[best] - mean[-1],
-        "plateau_low": plateau[0], "plateau_high": plateau[-1], "interior": bool(0 < best < len(fine) - 1),
-        "times": len(T), "seeds": len(gaps), "epsilon": first.epsilon, "weighting": first.weighting,
+        "T_star_low": min(low, fine[best]), "T_star_high": max(high, fine[best]), "elbo_star_se": se,
+        "plateau_low": plateau[0], "plateau_high": plateau[-1],
     }  # fmt: skip
 
 
-def optimum(elbo: pd.DataFrame, settings: OptimumSettings, seed: int) -> pd.DataFrame:
-    """The optimal T of every line with at least three times at which all seeds have a finite gap.
+def _optimum_of(line: pd.DataFrame, settings: OptimumSettings, seed: int) -> dict[str, object] | None:
+    curve = _Curve.of(line)
+    T, first = curve.T, line.iloc[0]
+    if len(T) < 3:
+        return None
+    fine = np.union1d(np.linspace(T[0], T[-1], 2001), T)
+    elbo = curve.elbo(fine)
+    best = int(elbo.argmax())
+    above = max(int(np.searchsorted(T, fine[best])), 1)
+    return {
+        "T_star": fine[best], "confidence": settings.confidence, "spacing": T[above] - T[above - 1],
+        "elbo_star": elbo[best], "loss_at_star": first.log_p_data - elbo[best],
+        "gain_over_1": elbo[best] - np.interp(1.0, fine, elbo) if T[0] <= 1 <= T[-1] else math.nan,
+        "gain_over_last": elbo[best] - elbo[-1], "T_last": T[-1], "interior": bool(0 < best < len(fine) - 1),
+        "times": len(T), "times_left_out": line["T"].nunique() - len(T), "seeds": len(curve.gaps),
+        "epsilon": first.epsilon, "weighting": first.weighting,
+    } | _uncertainty(curve, fine, settings, seed)  # fmt: skip
 
-    The interval is the percentile bootstrap over seeds (Efron & Tibshirani, 1993): whole curves are resampled, as
-    seeds share their random numbers across T.
-    """
+
+def optimum(elbo: pd.DataFrame, settings: OptimumSettings, seed: int) -> pd.DataFrame:
+    """The optimal T of every line with at least three times at which all seeds have a finite gap."""
     rows = []
     for keys, line in elbo.groupby(LINE, sort=False):
-        found = _optimum_of(line, settings, np.random.default_rng(seed))
+        found = _optimum_of(line, settings, seed)
         if found is not None:
             rows.append(dict(zip(LINE, keys, strict=True)) | found)
-    return pd.DataFrame(rows, columns=[c.name for c in TABLES["optimum"]])
+    return pd.DataFrame(rows)[[c.name for c in TABLES["optimum"]]] if rows else empty("optimum")
+
+
+def _said_of(row: Any) -> str:
+    """One line of the optimum table, in words."""
+    interval, se = f"[{row.T_star_low:.2f}, {row.T_star_high:.2f}]", f" ± {row.elbo_star_se:.3f}"
+    remarks = []
+    if row.seeds == 1:
+        interval, se = "(one seed: no interval)", ""
+    elif row.T_star_high - row.T_star_low < row.spacing:
+        remarks.append(f"interpolated between times {row.spacing:.2g} apart")
+    if not row.interior:
+        remarks = ["at the edge of the times studied"]
+    if row.times_left_out:
+        remarks.append(f"{row.times_left_out} T left out, where not every seed is finite")
+    name = f"{row.dataset} {row.sde} {row.net}, {row.p_noise} p_noise"
+    remark = f" ({'; '.join(remarks)})" if remarks else ""
+    return f"{name}: T* = {row.T_star:.2f} {interval}, ELBO {row.elbo_star:.3f}{se} nats{remark}"
 
 
 def findings(results: Path) -> str:
-    """What a study found, in a few lines: the optimal T of every line, whether the bounds hold, where to look."""
+    """What a study found, in a few lines: the optimal T of every line, whether the bounds hold, where to look.
+
+    Raises BadTable if the folder holds no tables, or damaged ones.
+    """
+    folder = results / "tables"
+    if not list(folder.glob("*.parquet")):
+        raise BadTable(f"{folder} holds no tables: no study has been finished there.")
     lines = []
-    for row in read(results / "tables" / "optimum.parquet", "optimum").itertuples():
-        place = "" if row.interior else " (at the edge of the times studied)"
-        if row.interior and row.T_star_high - row.T_star_low < row.spacing:
-            place = f" (interpolated between times {row.spacing:.2g} apart)"
-        lines.append(
-            f"{row.dataset} {row.sde} {row.net}, {row.p_noise} p_noise: T* = {row.T_star:.2f} "
-            f"[{row.T_star_low:.2f}, {row.T_star_high:.2f}], "
-            f"ELBO {row.elbo_star:.3f} ± {row.elbo_star_se:.3f} nats{place}"
-        )
-    checked = results / "tables" / "bounds.parquet"
-    if checked.exists():
-        holds = read(checked, "bounds").holds
-        lines.append(f"ELBO <= E log q_SDE <= E log p holds in {holds.sum()} of {len(holds)} rows.")
-    lines.append(f"Tables: {results / 'tables'}   Figures: {results / 'figures'}")
-    return "\n".join(lines)
+    if (folder / "optimum.parquet").exists():
+        best = read(folder / "optimum.parquet", "optimum")
+        lines += [_said_of(row) for row in best.itertuples()]
+        if best.empty:
+            lines.append("No T*: no line has three times at which every seed is finite.")
+    if (folder / "bounds.parquet").exists():
+        lines.append(verdict(read(folder / "bounds.parquet", "bounds")))
+    return "\n".join([*lines, f"Tables: {folder}   Figures: {results / 'figures'}"])

@@ -48,6 +48,7 @@ def trained(sde: str) -> pd.DataFrame:
             rows.append({
                 "dataset": "toy", "sde": sde, "net": "mlp-32x2", "p_noise": "standard", "T": cell.T, "seed": seed,
                 "kl": ends.kl, "gap": gap, "entropy": ends.entropy, "log_p_data": -ends.entropy,
+                "kl_se": 0.0, "gap_se": 0.0, "entropy_se": 0.0,
                 "epsilon": problem.epsilon, "weighting": "likelihood",
             })  # fmt: skip
     return pd.DataFrame(rows)

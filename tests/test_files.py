@@ -15,7 +15,7 @@ from shutil import rmtree
 
 import pytest
 
-from difftime.files import atomic
+from difftime.files import atomic, discard
 
 OLD, NEW = b"what was there before", b"what is to be there now" * 10
 
@@ -99,6 +99,23 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_one_cleans_up(path: Pa
     assert left.read_bytes() == b"half"
     write(path)
     assert only(path, NEW)
+
+
+def test_two_processes_that_write_one_file_are_told_so_and_harm_nothing(path: Path) -> None:
+    with atomic(path) as temporary:
+        temporary.write_bytes(NEW)
+        other = subprocess.run([sys.executable, "-c", KILLED, path], capture_output=True, text=True, check=False)
+        assert other.returncode != 0
+        assert f"Another process is writing {path}" in other.stderr
+        assert path.read_bytes() == OLD
+    assert only(path, NEW)
+
+
+def test_a_discarded_file_leaves_nothing_of_a_killed_writer(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    discard(path)
+    assert not list(path.parent.iterdir())
+    discard(path)
 
 
 def test_a_full_disk_is_an_os_error_and_leaves_the_old_file(path: Path) -> None:

@@ -81,30 +81,90 @@ def test_a_gap_that_falls_has_its_optimum_at_the_edge_and_says_so() -> None:
 def test_times_at_which_a_seed_has_no_finite_gap_are_left_out_and_counted() -> None:
     frame = elbo_table(gap, kl)
     frame.loc[(frame["T"] == 2.0) & (frame.seed == 3), ["gap", "elbo"]] = math.nan
-    assert tables.optimum(frame, SETTINGS, seed=0).iloc[0].times == len(TIMES) - 1
+    found = tables.optimum(frame, SETTINGS, seed=0).iloc[0]
+    assert (found.times, found.times_left_out, found.T_last) == (len(TIMES) - 1, 1, 1.5)
 
 
-def test_fewer_than_three_times_have_no_optimum() -> None:
-    assert len(tables.optimum(elbo_table(gap, kl, times=[0.2, 0.6]), SETTINGS, seed=0)) == 0
+def test_fewer_than_three_times_have_no_optimum_and_the_study_goes_on(tmp_path: Path) -> None:
+    frame = elbo_table(gap, kl, times=[0.2, 0.6])
+    none = tables.optimum(frame, SETTINGS, seed=0)
+    tables.save(none, "optimum", tmp_path / "tables" / "optimum.parquet")
+    read = tables.read(tmp_path / "tables" / "optimum.parquet", "optimum")
+    assert len(read) == 0
+    assert "No T*" in tables.findings(tmp_path)
+    summary = tables.summarise(frame, tables.empty("likelihood"), tables.empty("samples"), read)
+    tables.save(summary, "summary", tmp_path / "summary.parquet")
+    assert summary.T_star.isna().all()
     assert len(tables.optimum(elbo_table(gap, kl, times=[0.2, 0.6, 1.0]), SETTINGS, seed=0)) == 1
+
+
+def test_a_single_seed_has_an_optimum_and_no_interval(tmp_path: Path) -> None:
+    found = tables.optimum(elbo_table(gap, kl, seeds=1, noise=1e-6), SETTINGS, seed=0)
+    row = found.iloc[0]
+    assert row.T_star == pytest.approx(true_optimum(gap, kl), abs=0.01)
+    assert row[["T_star_low", "T_star_high", "elbo_star_se", "plateau_low", "plateau_high"]].isna().all()
+    tables.save(found, "optimum", tmp_path / "tables" / "optimum.parquet")
+    assert "one seed: no interval" in tables.findings(tmp_path)
+
+
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_the_interval_covers_the_true_optimum_as_often_as_it_says(seeds: int) -> None:
+    """200 studies, so the share of hits has a standard error of 0.015; the times are close, so it is of seeds alone."""
+    times = np.linspace(0.3, 1.1, 9).tolist()
+    rng = np.random.default_rng(3)
+    hits = 0
+    for study in range(200):
+        frame = elbo_table(gap, kl, times=times, seeds=seeds, noise=0)
+        frame["gap"] *= np.exp(0.05 * rng.standard_normal(len(frame)))
+        found = tables.optimum(frame, SETTINGS, seed=study).iloc[0]
+        hits += found.T_star_low <= true_optimum(gap, kl) <= found.T_star_high
+    assert hits / 200 == pytest.approx(SETTINGS.confidence, abs=0.05)
+
+
+def test_monte_carlo_error_that_the_seeds_share_is_in_the_errors_of_the_mean() -> None:
+    exact = elbo_table(gap, kl, noise=1e-6)
+    for frame, error in ((exact, 0.0), (exact.assign(gap_se=0.01, elbo_se=0.01), 0.01)):
+        best = tables.optimum(frame, SETTINGS, seed=0)
+        assert best.elbo_star_se[0] == pytest.approx(error, rel=0.3, abs=1e-5)
+        summary = tables.summarise(frame, tables.empty("likelihood"), tables.empty("samples"), best)
+        assert summary[summary.quantity == "elbo"].se.to_numpy() == pytest.approx(error, rel=1e-3, abs=1e-5)
+        assert summary[summary.quantity == "R"].se.to_numpy() == pytest.approx(0)
 
 
 def test_the_mean_and_its_error_are_those_of_the_finite_seeds() -> None:
     values = pd.Series([1.0, 2.0, 4.0, math.nan, math.inf])
-    found = tables._mean_and_se(values)
+    found = tables._over_seeds(values)
     assert found["mean"] == pytest.approx(7 / 3)
     assert found["se"] == pytest.approx(np.std([1, 2, 4], ddof=1) / math.sqrt(3))
-    assert (found["seeds"], found["finite"]) == (5, 3)
+    assert (found["median"], found["seeds"], found["finite"]) == (2, 5, 3)
 
 
 def test_a_broken_bound_is_found_and_one_within_the_error_is_not() -> None:
     frame = elbo_table(gap, kl, times=[0.6], seeds=3)
     likelihood = frame[["dataset", "sde", "net", "T", "seed", "p_noise"]].assign(
-        log_q_sde=frame.elbo + np.array([0.01, -0.01, -0.01]), log_q_sde_error=[0.0, 0.0, 0.02]
+        log_q_sde=frame.elbo + np.array([0.01, -0.01, -0.01]), log_q_sde_error=[0.0, 0.0, 0.02], log_q_sde_lost=0.0
     )
-    assert tables.bounds(frame, likelihood).holds.tolist() == [True, False, True]
+    found = tables.bounds(frame, likelihood)
+    assert found.verdict.tolist() == ["holds", "broken", "holds"]
+    assert "holds in 2 of 3 rows" in tables.verdict(found)
     likelihood.log_q_sde = -frame.entropy + 0.1
-    assert not tables.bounds(frame, likelihood).holds.any()
+    assert set(tables.bounds(frame, likelihood).verdict) == {"broken"}
+
+
+def test_a_row_without_a_density_is_untested_and_counted_apart() -> None:
+    frame = elbo_table(gap, kl, times=[0.6], seeds=3)
+    likelihood = frame[["dataset", "sde", "net", "T", "seed", "p_noise"]].assign(
+        log_q_sde=frame.elbo + np.array([0.01, math.nan, 0.01]),
+        log_q_sde_error=0.0,
+        log_q_sde_lost=[0.0, math.nan, 0.3],
+    )
+    found = tables.bounds(frame, likelihood)
+    tables.check(found, "bounds", "bounds")
+    assert found.verdict.tolist() == ["holds", "untested", "holds"]
+    said = tables.verdict(found)
+    assert "holds in 2 of 2 rows" in said
+    assert "1 more were not tested" in said
+    assert "In 1 rows more than 0.0001" in said
 
 
 def test_a_saved_table_reads_back_with_units_in_its_fields(tmp_path: Path) -> None:

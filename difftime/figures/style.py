@@ -250,9 +250,12 @@ def optimum(axes: Axes, line: pd.DataFrame) -> None:
     if not math.isfinite(T_star):
         axes.set_title("no $T^*$: too few finite times", loc="right", color=OPTIMUM_TEXT)
         return
-    axes.axvspan(low, high, color=OPTIMUM.colour, alpha=0.18, linewidth=0)
+    if math.isfinite(low):
+        axes.axvspan(low, high, color=OPTIMUM.colour, alpha=0.18, linewidth=0)
     axes.axvline(T_star, color=OPTIMUM.colour, linewidth=1.0, zorder=1.5, label=OPTIMUM.label)
-    interval = f"[{low:.2f}, {high:.2f}]" if line["T"].min() < T_star < line["T"].max() else "(edge of the times)"
+    interval = f"[{low:.2f}, {high:.2f}]" if math.isfinite(low) else "(one seed: no interval)"
+    if not line["T"].min() < T_star < line["T"].max():
+        interval = "(edge of the times)"
     axes.set_title(f"$T^* = {T_star:.2f}$  {interval}", loc="right", color=OPTIMUM_TEXT)
 
 

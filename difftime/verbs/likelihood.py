@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from difftime.cell import Problem
-from difftime.config import BadSettings, LikelihoodSettings
+from difftime.config import LikelihoodSettings
 from difftime.density import expected_log_q, reverse_sde_density
 from difftime.likelihood import ode_likelihood
 from difftime.schemas import write_rows
@@ -24,11 +24,11 @@ def _reverse_sde(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """E log q under the reverse SDE, its numerical error, and the probability that left the grid, [noises, seeds].
 
-    NaN for data that are not one-dimensional. Raises BadSettings if the grid is too coarse for the densities on it.
+    NaN for data that are not one-dimensional, and, with a warning, where the grid is too coarse for the densities.
     """
     p = problem.density
+    unknown = torch.full((len(noises), len(problem.seeds)), torch.nan, dtype=torch.float64)
     if p.d > 1:
-        unknown = torch.full((len(noises), len(problem.seeds)), torch.nan, dtype=torch.float64)
         return unknown, unknown, unknown
     try:
         density = reverse_sde_density(
@@ -38,7 +38,11 @@ def _reverse_sde(
         )  # fmt: skip
         value, error = expected_log_q(density, p.diffused(problem.sde, problem.epsilon).log_prob(density.x[:, None]))
     except ValueError as error:
-        raise BadSettings(f"{problem.name}, likelihood.grid_cells = {settings.grid_cells}: {error}") from error
+        log.warning(
+            "WARNING: the density of the reverse SDE of %s is left out. %s (In the configuration, `cells` is "
+            "likelihood.grid_cells, now %d.)", problem.name, error, settings.grid_cells,
+        )  # fmt: skip
+        return unknown, unknown, unknown
     return value, error, density.boundary_mass
 
 

@@ -10,6 +10,7 @@ import torch
 from difftime.cell import RESUME, WEIGHTS, build, recipe
 from difftime.checkpoint import save_weights
 from difftime.config import read_cell
+from difftime.files import discard
 from difftime.schemas import write_rows
 from difftime.source import fingerprint
 from difftime.train import train
@@ -41,5 +42,5 @@ def run(folder: Path, *, checkpoint_minutes: float) -> None:
     ]
     write_rows(folder / "history.parquet", "history", rows)
     save_weights(folder / WEIGHTS, trained.weights, problem.digest)
-    (folder / RESUME).unlink(missing_ok=True)
+    discard(folder / RESUME)
     log.info("Trained in %.1f s: %s", time.monotonic() - start, folder / WEIGHTS)

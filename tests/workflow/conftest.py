@@ -15,7 +15,10 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PARTS = ["Snakefile", "workflow", "profiles", "difftime", "config.yaml", "environment.yml"]
+RESULTS = "study results"
+"""With a space, as folders have them."""
 STUDY = {
+    "results": RESULTS,
     "datasets": {
         "toy": {"samples": 256, "seeds": 2, "training": {"steps": 20, "batch": 32}},
         "other": {
@@ -40,6 +43,10 @@ class Clone:
     """A copy of the repository with results in it."""
 
     path: Path
+
+    @property
+    def results(self) -> Path:
+        return self.path / RESULTS
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PYTHONPATH": str(self.path), "OMP_NUM_THREADS": "1"}

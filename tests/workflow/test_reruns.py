@@ -26,7 +26,7 @@ def test_touching_files_re_runs_nothing(clone) -> None:
 
 
 def test_adding_a_T_trains_only_the_new_cell(clone) -> None:
-    cells = clone.path / "results" / "cells"
+    cells = clone.results / "cells"
     before = contents(cells)
     first, second = clone.study["study"]
     clone.change(study=[first | {"T": [0.3, 0.6, 0.9]}, second])
@@ -89,7 +89,7 @@ def test_another_spelling_of_the_same_settings_re_runs_nothing(clone) -> None:
 
 
 def test_a_lost_table_is_made_again_from_the_cells(clone) -> None:
-    (clone.path / "results" / "tables" / "samples.parquet").unlink()
+    (clone.results / "tables" / "samples.parquet").unlink()
     planned = clone.planned()
     assert planned["collect"] == 1
     assert not planned.keys() & {"cell", "train", "elbo", "likelihood", "samples"}

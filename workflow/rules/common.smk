@@ -78,7 +78,7 @@ def summarised(wildcards):
 
 def summary_options(wildcards, input):
     return " ".join(
-        f"--{table} {input[table]}"
+        f"--{table} {quote(input[table])}"
         for table in ("likelihood", "samples")
         if MEASURED[table]
     )
