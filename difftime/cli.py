@@ -18,18 +18,17 @@ import typer
 
 from difftime import __version__
 from difftime.config import (
-    MEASURED_BY,
     BadSettings,
     CollectedName,
     ElboSettings,
     FigureName,
     FigureSettings,
+    Grid,
     LikelihoodSettings,
     NoiseName,
     OptimumSettings,
     SampleSettings,
     Study,
-    cells_measured,
     parse,
 )
 
@@ -52,6 +51,8 @@ Noise = StrEnum("Noise", get_args(NoiseName))
 Noises = Annotated[list[Noise], typer.Option(help="Where the reverse process starts; may be given twice")]
 Threads = Annotated[int, typer.Option(help="CPU threads", min=1)]
 Minutes = Annotated[float, typer.Option(help="Minutes between saved resume states", min=0)]
+DATA = Path("data")
+DataDir = Annotated[Path, typer.Option(help="Where mnist and cifar10 are, or are downloaded to", file_okay=False)]
 Table = Annotated[Path, typer.Option(help="The Parquet table of this name")]
 Output = Annotated[Path, typer.Option(help="The file to write")]
 
@@ -72,6 +73,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     expected: list[type[Exception]] = [BadSettings, OSError]
     for module, names in {
         "difftime.checkpoint": ["BadFile"],
+        "difftime.images": ["BadImages"],
         "difftime.train": ["Diverged", "Interrupted"],
         "difftime.tables": ["BadTable"],
     }.items():
@@ -111,12 +113,12 @@ def _use(threads: int) -> None:
 
 
 @_verb
-def train(cell: CellFile, checkpoint_minutes: Minutes = 10.0, threads: Threads = 1) -> None:
-    """Train the networks of a cell: cell.json -> weights.safetensors, history.parquet."""
+def train(cell: CellFile, checkpoint_minutes: Minutes = 10.0, data_dir: DataDir = DATA, threads: Threads = 1) -> None:
+    """Train the networks of a cell: cell.json -> weights.safetensors, history.parquet, training.parquet."""
     from difftime.verbs.train import run
 
     _use(threads)
-    run(cell.parent, checkpoint_minutes=checkpoint_minutes)
+    run(cell.parent, checkpoint_minutes=checkpoint_minutes, data_dir=data_dir)
 
 
 @_verb
@@ -155,7 +157,7 @@ def collect(
     """The tables of single cells as one: Parquet, Markdown and HTML."""
     from difftime import tables
 
-    names = cells_measured(_json(cells.read_text(), str(cells)), MEASURED_BY[table])
+    names = parse(Grid, _json(cells.read_text(), str(cells)), str(cells)).measured(table)
     tables.save(
         tables.collect([cells.parent / "cells" / name / f"{table}.parquet" for name in names], table), table, output
     )

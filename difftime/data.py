@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -14,6 +14,7 @@ from difftime.pixels import flip, scaled
 from difftime.streams import stream
 
 
+@runtime_checkable
 class TrainingData(Protocol):
     """Training points of every seed, on one device."""
 

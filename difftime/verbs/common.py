@@ -4,20 +4,57 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
+import sys
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from difftime.cell import Problem, build
-from difftime.config import Cell, read_cell
+from difftime.cell import ImageProblem, MixtureProblem, build
+from difftime.config import BadSettings, Cell, read_cell
 
 log = logging.getLogger("difftime")
 
 
-def open_cell(folder: Path) -> tuple[Cell, Problem]:
-    """A trained cell: its settings and its objects, weights loaded. Raises BadSettings or BadFile."""
+def device() -> str:
+    """Where images are computed: on the GPU that the job was given, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def describe(place: torch.device) -> str:
+    """A device by its name, for a table."""
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
+    return f"CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+
+
+def peak_memory(place: torch.device) -> float:
+    """MB that this process has taken at most: on the GPU, if that is where it computes."""
+    if place.type == "cuda":
+        return torch.cuda.max_memory_allocated(place) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+
+
+def open_mixture(folder: Path) -> tuple[Cell, MixtureProblem]:
+    """A trained cell of known density, its weights loaded. Raises BadSettings or BadFile."""
     cell = read_cell(folder / "cell.json")
-    return cell, build(cell).load(folder)
+    problem = build(cell)
+    if not isinstance(problem, MixtureProblem):
+        raise BadSettings(f"{cell.name} is of images; this is measured of data of known density only.")
+    problem.load(folder)
+    return cell, problem
+
+
+def open_images(folder: Path, data_dir: Path, precision: str | None = None) -> tuple[Cell, ImageProblem]:
+    """A trained cell of images on the device there is, its weights loaded. Raises BadSettings, BadImages or BadFile."""
+    cell = read_cell(folder / "cell.json")
+    problem = build(cell, data_dir=data_dir, precision=precision, device=device())
+    if not isinstance(problem, ImageProblem):
+        raise BadSettings(f"{cell.name} is no cell of images.")
+    problem.load(folder)
+    log.info("%s on %s", cell.name, problem.device)
+    return cell, problem
 
 
 def keys(cell: Cell) -> dict[str, object]:

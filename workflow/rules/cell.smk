@@ -6,7 +6,7 @@ rule cells:
     conda:
         "../../environment.yml"
     params:
-        grid=STUDY.grid_json(),
+        grid=STUDY.cells().canonical(),
     shell:
         "printf '%s\\n' {params.grid:q} > {output:q} 2> {log:q}"
 
