@@ -19,11 +19,14 @@ import typer
 from difftime import __version__
 from difftime.config import (
     BadSettings,
+    BpdSettings,
     CollectedName,
     ElboSettings,
     FigureName,
     FigureSettings,
     Grid,
+    ImageElboSettings,
+    ImageSampleSettings,
     LikelihoodSettings,
     NoiseName,
     OptimumSettings,
@@ -202,6 +205,50 @@ def summarise(
         for name, path in {"elbo": elbo, "likelihood": likelihood, "samples": samples}.items()
     }
     tables.save(tables.summarise(**frames, best=tables.read(optimum, "optimum")), "summary", output)
+
+
+@_verb
+def table1(bpd: Table, image_elbo: Table, training: Table, output: Output) -> None:
+    """The paper's Table 1 from the tables of image cells: Parquet, Markdown, LaTeX and HTML."""
+    from difftime import tables
+
+    frames = [
+        tables.read(path, name) for name, path in {"bpd": bpd, "image_elbo": image_elbo, "training": training}.items()
+    ]
+    tables.save_table1(tables.table1(*frames), output)
+
+
+@_verb
+def bpd(
+    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+) -> None:
+    """Bits per dimension and NFE of the test images under a trained cell's ODE: -> bpd.parquet, bpd_images.parquet."""
+    from difftime.verbs.bpd import run
+
+    _use(threads)
+    run(cell.parent, _settings(BpdSettings, settings), p_noise, data_dir=data_dir)
+
+
+@_verb
+def image_elbo(
+    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+) -> None:
+    """The ELBO of the test images, term by term: -> image_elbo.parquet, image_elbo_images.parquet."""
+    from difftime.verbs.image_elbo import run
+
+    _use(threads)
+    run(cell.parent, _settings(ImageElboSettings, settings), p_noise, data_dir=data_dir)
+
+
+@_verb
+def image_samples(
+    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+) -> None:
+    """Images drawn from a trained cell's reverse SDE: -> image_samples.parquet."""
+    from difftime.verbs.image_samples import run
+
+    _use(threads)
+    run(cell.parent, _settings(ImageSampleSettings, settings), p_noise, data_dir=data_dir)
 
 
 @_verb

@@ -25,6 +25,7 @@ from scipy.stats import norm
 from difftime import figures, tables
 from difftime.config import FIGURE_TABLE, FigureSettings
 from difftime.figures import sensitivity, style
+from difftime.published import T_STAR
 from difftime.schemas import TABLES
 
 REPORT = Path(__file__).parent.parent / "workflow" / "report"
@@ -359,8 +360,8 @@ def test_sensitivity_shows_every_optimum_with_interval_and_plateau(pictures: dic
         for gid, column in ((sensitivity.INTERVAL, "T_star"), (sensitivity.PLATEAU, "plateau")):
             ends = [tuple(line.get_xdata()) for line in axes.lines if line.get_gid() == gid]
             assert ends == [*zip(rows[f"{column}_low"], rows[f"{column}_high"], strict=True)]
-        assert axes.lines[0].get_xdata() == [sensitivity.PAPER[sde]] * 2
-        assert f"{sensitivity.PAPER[sde]:g}" in axes.get_title("right")
+        assert axes.lines[0].get_xdata() == [T_STAR[sde]] * 2
+        assert f"{T_STAR[sde]:g}" in axes.get_title("right")
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,6 @@ import pandas as pd
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
-PAPER = {"vp": "0.6", "ve": "0.85"}
-"""T* of the paper's Fig. 2, section 3 (the sentence there swaps the two acronyms)."""
 NET = "mlp-32x2"
 """The network of the paper's comparison; the others are studied for Fig. 3."""
 SHOWN = ("fig1", "fig2", "fig3", "fig4", "quality", "cost")
@@ -36,6 +34,7 @@ def _interval(row: pd.Series) -> str:
 
 
 def findings() -> str:
+    from difftime.published import T_STAR
     from difftime.tables import markdown_rows, read, verdict
 
     best = read(RESULTS / "tables" / "optimum.parquet", "optimum")
@@ -47,7 +46,7 @@ def findings() -> str:
         shutil.copy(sensitivity, ROOT / "docs" / "figures")
     rows = []
     for _, row in best[best.net == NET].iterrows():
-        paper = PAPER[row.sde] if row.p_noise == "standard" else ""
+        paper = f"{T_STAR[row.sde]:g}" if row.p_noise == "standard" else ""
         loss = f"{row.loss_at_star:.3f} ± {row.elbo_star_se:.3f}"
         gains = [f"{row.gain_over_1:.3f}", f"{row.gain_over_last:.3f} (T = {row.T_last:g})"]
         rows.append([row.sde.upper(), row.p_noise, _interval(row), f"{row.spacing:.2g}", paper, loss, *gains])

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from difftime.cell import ImageProblem, MixtureProblem, build
 from difftime.config import BadSettings, Cell, read_cell
+from difftime.pixels import scaled
+from difftime.streams import stream
 
 log = logging.getLogger("difftime")
 
@@ -55,6 +57,23 @@ def open_images(folder: Path, data_dir: Path, precision: str | None = None) -> t
     problem.load(folder)
     log.info("%s on %s", cell.name, problem.device)
     return cell, problem
+
+
+def tested(problem: ImageProblem, wanted: int | None) -> int:
+    """How many test images are measured. Raises BadSettings if there are fewer than wanted."""
+    there = len(problem.images.test)
+    if wanted is not None and wanted > there:
+        raise BadSettings(f"{wanted} test images are asked for, but {problem.images.name} has {there}.")
+    return wanted or there
+
+
+def dequantised(problem: ImageProblem, streams: str, draw: int, part: Tensor) -> Tensor:
+    """Test images as points of [-1, 1]^D, [batch, d] on the problem's device; each has random numbers of its own."""
+    u = torch.stack([
+        torch.rand(problem.images.shape, generator=stream(streams, "dequantisation", draw, image))
+        for image in part.tolist()
+    ])  # fmt: skip
+    return scaled(problem.images.test[part], u).flatten(1).to(problem.device)
 
 
 def keys(cell: Cell) -> dict[str, object]:
