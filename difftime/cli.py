@@ -27,6 +27,7 @@ from difftime.config import (
     Grid,
     ImageElboSettings,
     ImageSampleSettings,
+    ImageSettings,
     LikelihoodSettings,
     NoiseName,
     OptimumSettings,
@@ -113,6 +114,14 @@ def _use(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+@_verb
+def fetch(settings: JsonText, output: Output, data_dir: DataDir = DATA) -> None:
+    """Read the images of a data set, downloading them if they are absent: -> a file that says what they are."""
+    from difftime.verbs.fetch import run
+
+    run(_settings(ImageSettings, settings), output, data_dir=data_dir)
 
 
 @_verb

@@ -468,6 +468,8 @@ class ImageDatasetSettings(ImageSettings):
     training: ImageTrainingSettings = ImageTrainingSettings()
     gpu: Annotated[int, Field(ge=0, le=1), NotBool] = Field(default=0, description="GPUs that a job asks for")
     threads: Count = Field(default=1, description="CPU threads of a job")
+    memory: Count = Field(default=4000, description="MB that a job asks for at its first attempt")
+    minutes: Count = Field(default=60, description="Minutes that a job asks for at its first attempt")
 
 
 DatasetSettings = Annotated[
@@ -557,6 +559,12 @@ def cell_name(keys: dict[str, str]) -> str:
 def family(data: MixtureSettings | ImageSettings) -> Family:
     """How data of these settings are measured."""
     return "mixture" if isinstance(data, MixtureSettings) else "images"
+
+
+def what_it_is(data: MixtureSettings | ImageSettings) -> dict[str, Any]:
+    """The settings that say what the data are, without what a study does with them."""
+    kind = MixtureSettings if isinstance(data, MixtureSettings) else ImageSettings
+    return data.model_dump(mode="json", include=kind.model_fields.keys())
 
 
 class Grid(Settings):
@@ -794,7 +802,7 @@ class Study(Settings):
         own_training = network.training.model_dump(exclude_unset=True)
         return Cell(
             dataset=dataset, sde=sde, net=net, T=float(T), seed=self.seed, seeds=data.seeds,
-            data=data.model_dump(include=type(data).__base__.model_fields.keys()),
+            data=what_it_is(data),
             diffusion=self.sdes[sde],
             network=network.model_dump(exclude={"training"}),
             training=data.training.model_dump() | own_training,
