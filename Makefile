@@ -35,11 +35,11 @@ run: $(VENV)/run  ## the default study on all cores; CORES=2 takes fewer
 	snakemake --cores $(CORES)
 	@difftime show results
 
-smoke: $(VENV)/run  ## every rule once, in seconds
+smoke: $(VENV)/run  ## every rule once, in less than a minute
 	snakemake --cores $(CORES) --configfile config/smoke.yaml
 	@difftime show results/smoke
 
-sensitivity: $(VENV)/run  ## T* by setting: half an hour
+sensitivity: $(VENV)/run  ## T* by setting: some forty minutes on two cores
 	snakemake --cores $(CORES) --configfile config/sensitivity.yaml
 	@difftime show results/sensitivity
 

@@ -91,7 +91,8 @@ def _verb(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def verb(*args: Any, **kwargs: Any) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+        logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+        logging.getLogger("difftime").setLevel(logging.INFO)  # ours alone: other packages are only to warn
         try:
             function(*args, **kwargs)
         except Exception as error:

@@ -163,7 +163,8 @@ def reverse_sde_density(
         weights=torch.from_numpy(scale * grids[1].volumes),
         log_q=torch.from_numpy(log_q - math.log(scale)),
         error=torch.from_numpy(error),
-        boundary_mass=torch.from_numpy(np.maximum(richardson({r: 1 - masses[r].sum(axis=-1) for r in masses}), 0.0)),
+        # an extrapolated probability may lie outside [0, 1] by its error
+        boundary_mass=torch.from_numpy(richardson({r: 1 - masses[r].sum(axis=-1) for r in masses}).clip(0.0, 1.0)),
     )
 
 

@@ -112,14 +112,19 @@ def markdown_rows(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(row) + " |\n" for row in [header, ["---"] * len(header), *rows])
 
 
+ROWS_SHOWN = 2000
+"""How much of a table its page holds; Snakemake's report embeds it, and a browser has to open that."""
+
+
 def _page(title: str, frame: pd.DataFrame) -> str:
     style = (
         "body{font-family:sans-serif;font-size:13px}table{border-collapse:collapse}"
         "td,th{padding:2px 8px;border-bottom:1px solid #ddd;text-align:right}"
     )
-    body = frame.map(_cell_text).to_html(index=False, border=0)
+    body = frame.head(ROWS_SHOWN).map(_cell_text).to_html(index=False, border=0)
     head = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style>"
-    return f"{head}<h1>{title}</h1>{body}"
+    cut = f"<p>The first {ROWS_SHOWN} of {len(frame)} rows; {title}.parquet has all.</p>"
+    return f"{head}<h1>{title}</h1>{cut if len(frame) > ROWS_SHOWN else ''}{body}"
 
 
 def _over_seeds(values: pd.Series) -> pd.Series:

@@ -249,6 +249,12 @@ def test_probability_that_is_thrown_out_is_reported() -> None:
     assert thrown > 0.5
 
 
+@pytest.mark.parametrize("push", [0.5, 2.0, 20.0])
+def test_what_is_thrown_out_is_a_probability_also_where_all_of_it_goes(push: float) -> None:
+    density = TOY.density(VE25, lambda x, t: push * x.sign(), [standard_noise(VE25, 2.0, (1,))], 2.0, cells=64, steps=8)
+    assert 0.999 < density.boundary_mass.item() <= 1
+
+
 def test_what_is_thrown_out_does_not_come_back_from_a_wider_grid() -> None:
     """The ends absorb: a wall would push back what arrives, and E log q would depend on where it stands."""
 

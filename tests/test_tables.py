@@ -180,6 +180,16 @@ def test_a_saved_table_reads_back_with_units_in_its_fields(tmp_path: Path) -> No
     assert "<table" in path.with_suffix(".html").read_text()
 
 
+def test_the_page_of_a_long_table_says_what_it_leaves_out(tmp_path: Path) -> None:
+    row = {"dataset": "a", "sde": "b", "net": "c", "T": 0.5, "seed": 0, "step": 100, "loss": 1.0}
+    for rows, notices in ((tables.ROWS_SHOWN, 0), (tables.ROWS_SHOWN + 1, 1)):
+        tables.save(pd.DataFrame([row] * rows), "history", tmp_path / "history.parquet")
+        page = (tmp_path / "history.html").read_text()
+        assert page.count("<tr") == tables.ROWS_SHOWN + 1
+        assert page.count(f"of {rows} rows") == notices
+        assert len(tables.read(tmp_path / "history.parquet", "history")) == rows
+
+
 @pytest.mark.parametrize(
     ("column", "value", "rule"),
     [("kl_se", -1.0, "greater_than_or_equal_to"), ("kl", math.nan, "not_nullable"), ("prior", math.inf, "not finite")],

@@ -1,12 +1,12 @@
 """How the optimal diffusion time depends on the network and its training.
 
-From the `optimum` table, in SDE time. One row per network: T* with its bootstrap interval over seeds (thick) and the
+From the `optimum` table, in SDE time. One panel per family of SDE (the name up to its first hyphen), one row per
+network, and one for every other convention of the SDE: T* with its bootstrap interval over seeds (thick) and the
 plateau on which the mean ELBO is within one standard error of its best (thin).
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -22,33 +22,43 @@ OFFSET = {"standard": -0.17, "matched": 0.17}
 INTERVAL = "bootstrap interval over seeds"
 PLATEAU = "ELBO within one s.e. of its best"
 EDGE = "edge of the times studied, no optimum inside"
-COLUMNS = 3
+
+
+def family(sde: str) -> str:
+    """VP or VE, for an SDE called vp-geometric or ve."""
+    return sde.split("-")[0]
+
+
+def setting(row: Any) -> str:
+    """What a row of the figure is called: its network, or its SDE's variant of the family and its network."""
+    variant = row.sde.removeprefix(family(row.sde)).removeprefix("-")
+    return f"{variant}, {row.net}" if variant else row.net
 
 
 def _mark(axes: Axes, row: Any, place: float) -> None:
-    """T* of one network and one p_noise: hollow where it only is the best of the times studied."""
+    """T* of one setting and one p_noise: hollow where it only is the best of the times studied."""
     look = style.P_NOISES[row.p_noise]
     at, colour = [place, place], look.colour
     axes.plot([row.plateau_low, row.plateau_high], at, color=colour, linewidth=0.8, gid=PLATEAU)
     axes.plot([row.T_star_low, row.T_star_high], at, color=colour, linewidth=3, alpha=0.45, gid=INTERVAL)
     axes.plot(
         row.T_star, place, color=colour, marker=look.marker, markersize=4.5, linestyle="none",
-        markerfacecolor=colour if row.interior else "white", gid=f"{row.net} {row.p_noise}",
+        markerfacecolor=colour if row.interior else "white", gid=f"{setting(row)} {row.p_noise}",
     )  # fmt: skip
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, sde: str, nets: list[str]) -> None:
-    """One SDE. A network without a row was not studied with it, or had too few times with a finite gap."""
-    family = sde.split("-")[0]
-    if family in T_STAR:
-        axes.axvline(T_STAR[family], color=style.GREY, linewidth=0.9, linestyle=(0, (4, 2)))
-        axes.set_title(f"paper: $T \\approx {T_STAR[family]:g}$", loc="right", color=style.GREY)
+def _panel(axes: Axes, rows: pd.DataFrame, kind: str, settings: list[str]) -> None:
+    """One family. A setting without a row was not studied with it, or had too few times with a finite gap."""
+    if kind in T_STAR:
+        axes.axvline(T_STAR[kind], color=style.GREY, linewidth=0.9, linestyle=(0, (4, 2)))
+        axes.set_title(f"paper: $T \\approx {T_STAR[kind]:g}$", loc="right", color=style.GREY)
     for row in rows.itertuples():
-        _mark(axes, row, nets.index(row.net) + OFFSET[row.p_noise])
-    for net in nets:
-        if net not in set(rows.net):
-            style.note(axes, 0.5, 1 - (nets.index(net) + 0.5) / len(nets), "not in the table", ha="center", va="center")
-    axes.set_title(style.sde_title(sde), loc="left", fontweight="bold")
+        _mark(axes, row, settings.index(setting(row)) + OFFSET[row.p_noise])
+    there = {setting(row) for row in rows.itertuples()}
+    for place, name in enumerate(settings):
+        if name not in there:
+            style.note(axes, 0.5, 1 - (place + 0.5) / len(settings), "not in the table", ha="center", va="center")
+    axes.set_title(style.sde_title(kind), loc="left", fontweight="bold")
 
 
 def _legend(figure: Figure, rows: pd.DataFrame) -> None:
@@ -69,20 +79,17 @@ def _legend(figure: Figure, rows: pd.DataFrame) -> None:
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
-    """One panel per SDE, one row per network in the table's order."""
+    """One panel per family of SDE, one row per setting in the table's order."""
     rows = style.select(frame, dataset=settings.dataset)
-    sdes, nets = style.sdes_of(rows), [*rows.net.unique()]
-    columns = min(COLUMNS, len(sdes))
-    height = 0.9 + math.ceil(len(sdes) / columns) * (0.5 + 0.24 * len(nets))
-    figure, grid = style.panels(settings, math.ceil(len(sdes) / columns), columns, height, sharex=True, sharey=True)
-    for axes, sde in zip(grid.flat, sdes, strict=False):
-        _panel(axes, rows[rows.sde == sde], sde, nets)
+    kinds = list(dict.fromkeys(family(sde) for sde in style.sdes_of(rows)))
+    names = sorted(dict.fromkeys(setting(row) for row in rows.itertuples()), key=lambda name: "," in name)
+    height = 0.9 + 0.5 + 0.24 * len(names)
+    figure, grid = style.panels(settings, 1, len(kinds), height, sharex=True, sharey=True)
+    for axes, kind in zip(grid[0], kinds, strict=True):
+        _panel(axes, rows[rows.sde.map(family) == kind], kind, names)
         axes.set_xlabel("optimal diffusion time $T^*$")
-        axes.tick_params(labelbottom=True)
-    for axes in grid.flat[len(sdes) :]:
-        axes.set_visible(False)
-    grid[0, 0].set_yticks(range(len(nets)), nets)
-    grid[0, 0].set_ylim(len(nets) - 0.5, -0.5)
+    grid[0, 0].set_yticks(range(len(names)), names)
+    grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
     _legend(figure, rows)
     said = style.settings_of(rows, "dataset", "epsilon", "weighting", "confidence")
     style.footer(figure, settings, said)
