@@ -38,15 +38,24 @@ class NetScore:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         t = t.to(x.dtype).reshape(t.shape + (1,) * (x.ndim - 1 - t.ndim)).expand(x.shape[:-1])
-        return (-self.noise(x, t) / expand(self.sde.sigma(t), x)).to(x.dtype)
+        output = self.net(self.inputs(x, t).float(), t.float()).to(x.dtype)
+        return output if self.predicts == "score" else -output / expand(self.sde.sigma(t), x)
 
-    def noise(self, x: Tensor, t: Tensor) -> Tensor:
-        """The estimate of z in x_t = alpha_t x_0 + sigma_t z, which is -sigma_t s(x, t); t has a value per point."""
-        inputs = x
-        if self.scale_input:
-            inputs = x / expand((self.sde.alpha(t) ** 2 * self.data_variance + self.sde.variance(t)).sqrt(), x)
-        output = self.net(inputs.float(), t.float())
-        return output if self.predicts == "noise" else -expand(self.sde.sigma(t), x) * output
+    def inputs(self, x: Tensor, t: Tensor) -> Tensor:
+        """c x, what the network sees of x; t has a value per point."""
+        if not self.scale_input:
+            return x
+        return x / expand((self.sde.alpha(t) ** 2 * self.data_variance + self.sde.variance(t)).sqrt(), x)
+
+    def regression(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network should output for x_t = alpha_t x_0 + sigma_t z, and a factor per point.
+
+        The factor times the network's squared error is the squared error of the noise, ||z_hat - z||².
+        """
+        if self.predicts == "noise":
+            return z, torch.ones_like(t)
+        sigma = self.sde.sigma(t)
+        return -z / expand(sigma, z), sigma**2
 
 
 @dataclass(frozen=True)

@@ -380,7 +380,7 @@ def latex(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A LaTeX tabular from texts, with booktabs' rules."""
     special = {"±": "$\\pm$", "–": "--", "_": "\\_", "%": "\\%"}
     escape = str.maketrans(special)
-    lines = [" & ".join(text.translate(escape) for text in row) + r" \\\\" for row in [header, *rows]]
+    lines = [" & ".join(text.translate(escape) for text in row) + r" \\" for row in [header, *rows]]
     body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
     return f"\\begin{{tabular}}{{{'l' * 3}{'r' * (len(header) - 3)}}}\n{body}\n\\end{{tabular}}\n"
 

@@ -79,11 +79,11 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class _Batches:
-    """The inputs of a block of steps: noisy points, their times, the noise in them, and the weight in the loss."""
+    """A block of steps: what the network sees, its times, what it should output, and the weight in the loss."""
 
-    x_t: Float[Tensor, "block seeds batch d"]
+    inputs: Float[Tensor, "block seeds batch d"]
     t: Float[Tensor, "block seeds batch"]
-    z: Float[Tensor, "block seeds batch d"]
+    target: Float[Tensor, "block seeds batch d"]
     weight: Float[Tensor, "block seeds batch"]
 
 
@@ -101,9 +101,9 @@ def _times(u: Tensor, sde: SDE, T: float, epsilon: float, recipe: Recipe) -> tup
 
 
 def _draw(
-    data: TrainingData, seeds: Sequence[str], block: int, sde: SDE, T: float, epsilon: float, recipe: Recipe
+    data: TrainingData, seeds: Sequence[str], block: int, score: NetScore, T: float, epsilon: float, recipe: Recipe
 ) -> _Batches:
-    """The inputs of a block of steps, in float32 but for the times, which start as float64, on the device of `data`."""
+    """A block of steps in float32, but computed in the float64 of the times, on the device of `data`."""
     size, draws = (recipe.block, recipe.batch), []
     for k, seed in enumerate(seeds):
         generator = stream(seed, "training noise", block, device=data.device)
@@ -111,8 +111,10 @@ def _draw(
         u = torch.rand(size, dtype=torch.float64, generator=generator, device=data.device)
         draws.append((x0, u, torch.randn(*size, data.d, generator=generator, device=data.device)))
     x0, u, z = (torch.stack(parts, 1) for parts in zip(*draws, strict=True))
-    t, weight = _times(u, sde, T, epsilon, recipe)
-    return _Batches(sde.perturb(x0, t, z).float(), t.float(), z, weight.float())
+    t, weight = _times(u, score.sde, T, epsilon, recipe)
+    inputs = score.inputs(score.sde.perturb(x0, t, z), t)
+    target, factor = score.regression(z, t)
+    return _Batches(inputs.float(), t.float(), target.float(), (weight * factor).float())
 
 
 @contextmanager
@@ -243,12 +245,12 @@ def train(
     with _stop_signal() as stop:
         while run.block < blocks:
             first = run.block * recipe.block
-            batches = _draw(data, seeds, run.block, score.sde, T, epsilon, recipe)
+            batches = _draw(data, seeds, run.block, score, T, epsilon, recipe)
             losses = []
             # dropout draws from PyTorch's own generator
             torch.manual_seed(stream(*seeds, "dropout", run.block).initial_seed())
             for k in range(min(recipe.block, recipe.steps - first)):
-                error = score.noise(batches.x_t[k], batches.t[k]) - batches.z[k]
+                error = score.net(batches.inputs[k], batches.t[k]) - batches.target[k]
                 loss = (batches.weight[k] * error.square().sum(-1)).mean(1)
                 run.step(first + k, loss.sum())
                 losses.append(loss.detach())

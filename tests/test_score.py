@@ -40,6 +40,18 @@ def test_scaled_inputs_have_the_variance_of_x_t_divided_out(sde: SDE) -> None:
     assert torch.allclose(scaled, plain, rtol=1e-4)
 
 
+@pytest.mark.parametrize("predicts", ["noise", "score"])
+def test_the_regression_weighs_the_networks_error_as_that_of_the_noise(sde: SDE, predicts: str) -> None:
+    score = NetScore(net(), sde, predicts, scale_input=True, data_variance=4.0)
+    x0, z = torch.randn(2, 3, 5, 2, dtype=torch.float64, generator=stream("x"))
+    t = torch.rand(3, 5, dtype=torch.float64, generator=stream("t")) + 0.01
+    x = sde.perturb(x0, t, z)
+    target, factor = score.regression(z, t)
+    error = score.net(score.inputs(x, t).float(), t.float()) - target
+    z_hat = -sde.sigma(t)[..., None] * score(x, t)
+    assert torch.allclose(factor * error.square().sum(-1), (z_hat - z).square().sum(-1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("time_features", ["raw", "fourier"])
 def test_one_time_for_all_is_the_same_as_a_time_per_point(sde: SDE, time_features: str) -> None:
     score = NetScore(net(time_features=time_features), sde, "noise", scale_input=True, data_variance=1.0)

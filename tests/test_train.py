@@ -56,11 +56,12 @@ def test_both_ways_to_sample_t_estimate_the_same_loss(toy: Mixture, sde: SDE, we
     for sampling in ("uniform", "lambda"):
         recipe = replace(RECIPE, weighting=weighting, time_sampling=sampling, batch=2000)
         data = MixtureSample.of(toy, 4000, ["s"])
-        batches = module._draw(data, ["s"], 0, sde, 0.8, 0.05, recipe)
+        batches = module._draw(data, ["s"], 0, score(["s"], sde), 0.8, 0.05, recipe)
         z_hat = (
-            -ExactScore(toy, sde)(batches.x_t.double(), batches.t.double()) * sde.sigma(batches.t.double())[..., None]
+            -ExactScore(toy, sde)(batches.inputs.double(), batches.t.double())
+            * sde.sigma(batches.t.double())[..., None]
         )
-        values = (batches.weight * (z_hat - batches.z).square().sum(-1)).flatten()
+        values = (batches.weight * (z_hat - batches.target).square().sum(-1)).flatten()
         estimates.append((values.mean().item(), values.std().item() / math.sqrt(len(values))))
     (a, a_se), (b, b_se) = estimates
     assert abs(a - b) < 4 * math.hypot(a_se, b_se)
@@ -70,9 +71,9 @@ def test_the_likelihood_weighted_loss_of_the_exact_score_is_twice_K(toy: Mixture
     exact = ExactScore(toy, sde)
     K = path_terms(exact, toy, sde, 0.8, 0.05, seeds=1, time_steps=100, points=1, seed="test").K.item()
     recipe = replace(RECIPE, time_sampling="lambda", batch=2000)
-    batches = module._draw(MixtureSample.of(toy, 20_000, ["s"]), ["s"], 0, sde, 0.8, 0.05, recipe)
-    z_hat = -exact(batches.x_t.double(), batches.t.double()) * sde.sigma(batches.t.double())[..., None]
-    values = (batches.weight * (z_hat - batches.z).square().sum(-1)).flatten()
+    batches = module._draw(MixtureSample.of(toy, 20_000, ["s"]), ["s"], 0, score(["s"], sde), 0.8, 0.05, recipe)
+    z_hat = -exact(batches.inputs.double(), batches.t.double()) * sde.sigma(batches.t.double())[..., None]
+    values = (batches.weight * (z_hat - batches.target).square().sum(-1)).flatten()
     # the 20,000 data points are drawn with replacement 200,000 times: their own error dominates
     assert values.mean().item() == pytest.approx(2 * K, abs=4 * values.std().item() / math.sqrt(20_000))
 
@@ -184,9 +185,11 @@ def test_the_average_warms_up(toy: Mixture) -> None:
     parameters = list(model.net.parameters())
     average = [p.detach().clone() for p in parameters]
     adam = torch.optim.Adam(parameters, lr=recipe.learning_rate)
-    batches = module._draw(data, SEEDS, 0, model.sde, 0.6, 1e-3, recipe)
+    batches = module._draw(data, SEEDS, 0, model, 0.6, 1e-3, recipe)
     for n in range(3):
-        loss = (batches.weight[n] * (model.noise(batches.x_t[n], batches.t[n]) - batches.z[n]).square().sum(-1)).mean(1)
+        loss = (
+            batches.weight[n] * (model.net(batches.inputs[n], batches.t[n]) - batches.target[n]).square().sum(-1)
+        ).mean(1)
         adam.zero_grad()
         loss.sum().backward()
         adam.step()
