@@ -1,6 +1,6 @@
 """Render into README.md what is not typed by hand: the rules' graph, the findings, the measured speed.
 
-    python -m workflow.readme rulegraph|findings|speed
+    python -m workflow.readme rulegraph|findings|table1|speed
 
 Each part stands between its own pair of markers. `findings` reads the default study's tables and copies its figures to
 docs/figures; `speed` runs the benchmarks.
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 NET = "mlp-32x2"
 """The network of the paper's comparison; the others are studied for Fig. 3."""
-SHOWN = ("fig1", "fig2", "fig3", "fig4", "quality", "cost")
+SHOWN = ("fig1", "fig2", "fig3", "fig4", "quality", "cost", "table1", "images", "learning")
 
 
 def rulegraph() -> str:
@@ -64,6 +64,10 @@ def findings() -> str:
     return markdown_rows(header, rows) + "\n" + bound
 
 
+def table1() -> str:
+    return (RESULTS / "tables" / "table1.md").read_text()
+
+
 def speed() -> str:
     from benchmarks import study, training, workflow
 
@@ -73,7 +77,7 @@ def speed() -> str:
 
 
 def main(part: str) -> None:
-    text = {"rulegraph": rulegraph, "findings": findings, "speed": speed}[part]()
+    text = {"rulegraph": rulegraph, "findings": findings, "table1": table1, "speed": speed}[part]()
     readme = ROOT / "README.md"
     begin, end = f"<!-- {part} begins -->", f"<!-- {part} ends -->"
     before, rest = readme.read_text().split(begin)
