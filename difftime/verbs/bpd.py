@@ -18,7 +18,7 @@ from difftime.files import discard
 from difftime.image_elbo import over_images
 from difftime.likelihood import ode_likelihood
 from difftime.pixels import bits_per_dimension
-from difftime.progress import Progress
+from difftime.progress import Progress, Watched
 from difftime.schemas import write_rows
 from difftime.score import Hutchinson, rademacher
 from difftime.sde import Gaussian
@@ -41,7 +41,7 @@ def _solve(
     x = dequantised(problem, streams, draw, part)
     signs = [rademacher((problem.images.d,), stream(streams, "Hutchinson's probe", draw, i)) for i in part.tolist()]
     solved = ode_likelihood(
-        problem.score, problem.sde, noises, x.expand(len(problem.seeds), -1, -1), problem.T, problem.epsilon,
+        Watched(f"bpd {problem.name}", problem.score), problem.sde, noises, x.expand(len(problem.seeds), -1, -1), problem.T, problem.epsilon,
         rtol=settings.rtol, atol=settings.atol, max_evaluations=settings.max_evaluations,
         divergence=Hutchinson(torch.stack(signs).to(x.device)),
     )  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 from difftime.config import ImageElboSettings
 from difftime.image_elbo import image_elbo, over_images
 from difftime.pixels import bits_per_dimension, kl_bracket
+from difftime.progress import Watched
 from difftime.schemas import write_rows
 from difftime.verbs.common import dequantised, finite, keys, log, open_images, tested
 
@@ -25,7 +26,7 @@ def run(folder: Path, settings: ImageElboSettings, p_noise: Sequence[str], *, da
     part = torch.arange(n)
     x0 = dequantised(problem, f"{cell.seed}/{cell.dataset}", 0, part)
     terms = image_elbo(
-        problem.score, problem.sde, noises, x0, problem.T, problem.epsilon,
+        Watched(f"image_elbo {problem.name}", problem.score), problem.sde, noises, x0, problem.T, problem.epsilon,
         seeds=problem.seeds, indices=part, pairs=settings.pairs, end_pairs=2, batch=settings.batch,
         device=problem.device,
     )  # fmt: skip

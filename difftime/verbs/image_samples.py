@@ -10,6 +10,7 @@ import torch
 
 from difftime.config import ImageSampleSettings
 from difftime.pixels import SCALE
+from difftime.progress import Watched
 from difftime.sample import reverse_sde
 from difftime.schemas import write_rows
 from difftime.streams import stream
@@ -27,7 +28,7 @@ def run(folder: Path, settings: ImageSampleSettings, p_noise: Sequence[str], *, 
         x = torch.stack([noise.sample(settings.images, generator=stream(seed, "x_T")) for seed in problem.seeds])
         generators = [stream(seed, "reverse SDE", device=place) for seed in problem.seeds]
         drawn = reverse_sde(
-            problem.score, problem.sde, x.float().to(place), problem.T, problem.epsilon,
+            Watched(f"image_samples {problem.name}", problem.score), problem.sde, x.float().to(place), problem.T, problem.epsilon,
             steps=steps, generators=generators,
         )  # fmt: skip
         # a value that is not a number becomes black; what lies beyond the grey levels becomes the nearest one
