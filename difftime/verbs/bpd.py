@@ -41,7 +41,8 @@ def _solve(
     x = dequantised(problem, streams, draw, part)
     signs = [rademacher((problem.images.d,), stream(streams, "Hutchinson's probe", draw, i)) for i in part.tolist()]
     solved = ode_likelihood(
-        Watched(f"bpd {problem.name}", problem.score), problem.sde, noises, x.expand(len(problem.seeds), -1, -1), problem.T, problem.epsilon,
+        Watched(f"bpd {problem.name}", problem.score), problem.sde, noises, x.expand(len(problem.seeds), -1, -1),
+        problem.T, problem.epsilon,
         rtol=settings.rtol, atol=settings.atol, max_evaluations=settings.max_evaluations,
         divergence=Hutchinson(torch.stack(signs).to(x.device)),
     )  # fmt: skip
