@@ -33,7 +33,7 @@ def _seconds(settings: Path, *targets: str) -> float:
 
 def _row(results: Path, dataset: str, rule: str) -> tuple[list[str], float]:
     """What Snakemake's benchmark files say of a rule's jobs, and their largest memory in MB."""
-    files = (results / "benchmarks" / f"dataset={dataset}").rglob(f"{rule}.tsv")
+    files = (ROOT / results / "benchmarks" / f"dataset={dataset}").rglob(f"{rule}.tsv")
     jobs = [next(csv.DictReader(file.open(), delimiter="\t")) for file in files]
     times = [float(job["s"]) for job in jobs]
     # a job may be over before its memory was looked at
@@ -43,9 +43,13 @@ def _row(results: Path, dataset: str, rule: str) -> tuple[list[str], float]:
 
 
 def main() -> str:
-    """A Markdown table per rule and data set, and of the study's two halves."""
+    """A Markdown table per rule and data set, and of the study's two halves.
+
+    The study is made in the folder results if there is none yet, and stays there; else in a folder of its own.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        results, settings = Path(scratch) / "results", Path(scratch) / "fresh.yaml"
+        own_folder = (ROOT / "results" / "cells").exists()
+        results, settings = Path(scratch) / "results" if own_folder else Path("results"), Path(scratch) / "fresh.yaml"
         settings.write_text(yaml.safe_dump({"results": str(results)}))
         halves = {
             "toy": _seconds(settings, *(f"{results}/{name}" for name in TOY)),
