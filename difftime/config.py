@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -289,10 +289,14 @@ class MixtureSettings(Settings):
         return [[[std[i] ** 2 if i == j else 0.0 for j in range(d)] for i in range(d)] for std in wide]
 
 
+ImageKind = Literal["mnist", "cifar10", "mnist5k", "folder", "npz"]
+IMAGE_KINDS = get_args(ImageKind)
+
+
 class ImageSettings(Settings):
     """Images of 8 bits per channel, dequantised and scaled to [-1, 1]."""
 
-    kind: Literal["mnist", "cifar10", "mnist5k", "folder", "npz"]
+    kind: ImageKind
     path: str | None = Field(default=None, description="The folder or the .npz file; for these two kinds only")
     channels: Literal[1, 3] | None = Field(default=None, description="What the files must have; null: whatever it is")
     test_share: Annotated[float, Field(gt=0, lt=1), NotBool] | None = Field(
@@ -515,19 +519,19 @@ Known = Annotated[str, AfterValidator(_defined)]
 Time = Annotated[Positive, AfterValidator(_short), AfterValidator(_past_epsilon)]
 
 
+def _kind(info: Info, group: str, name: str, usual: str) -> Any:
+    """The kind of what a name stands for, from its plain settings, which may have faults; None if it has none."""
+    named = (info.context or {}).get(group)
+    plain = named.get(name) if isinstance(named, dict) else None
+    return plain.get("kind", usual) if isinstance(plain, dict) else None
+
+
 def _fitting(net: str, info: Info) -> str:
     """Refuse a network for vectors on images, and one for images on vectors."""
-    context = info.context or {}
-    kind = {"datasets": "mixture", "nets": "mlp"}
-    found = {
-        group: [(context.get(group) or {}).get(name, {}) for name in names]
-        for group, names in (("datasets", info.data.get("dataset", ())), ("nets", (net,)))
-    }
-    plain = {
-        group: {one.get("kind", kind[group]) == kind[group] for one in items if isinstance(one, dict)}
-        for group, items in found.items()
-    }
-    if len(plain["datasets"] | plain["nets"]) > 1:
+    own = _kind(info, "nets", net, "mlp")
+    kinds = [_kind(info, "datasets", name, "mixture") for name in info.data.get("dataset", ())]
+    misfits = IMAGE_KINDS if own == "mlp" else ("mixture",) if own == "ncsnpp" else ()
+    if any(kind in misfits for kind in kinds):
         raise ValueError("a net of kind mlp is for mixtures, one of kind ncsnpp for images; use a block for each")
     return net
 
@@ -656,7 +660,8 @@ class FigureSettings(Settings):
     def of(self, figure: FigureName) -> str:
         """The settings that one figure depends on, as JSON: what only another one uses is left out."""
         own = {"fig3": "capacities", "fig4": "histogram_T", "images": "images"}
-        return self.canonical(exclude={"draw", *(key for name, key in own.items() if name != figure)})
+        not_of_images = {"dataset", "net"} if figure in IMAGE_FIGURES else set()
+        return self.canonical(exclude={"draw", *not_of_images, *(key for name, key in own.items() if name != figure)})
 
 
 class Cell(Settings):
@@ -668,9 +673,14 @@ class Cell(Settings):
     T: Positive
     seed: Seed
     seeds: Count
-    data: Annotated[MixtureSettings | ImageSettings, Field(discriminator="kind"), WrapValidator(_without_tag)]
+    data: Annotated[
+        MixtureSettings | ImageSettings,
+        Field(discriminator="kind"), WrapValidator(_without_tag), _of_kind("mixture"),
+    ]  # fmt: skip
     diffusion: SDESettings
-    network: Annotated[MLPSettings | NCSNppSettings, Field(discriminator="kind"), WrapValidator(_without_tag)]
+    network: Annotated[
+        MLPSettings | NCSNppSettings, Field(discriminator="kind"), WrapValidator(_without_tag), _of_kind("mlp")
+    ]
     training: TrainingSettings
 
     @property
@@ -698,14 +708,13 @@ def _not_measured(figures: FigureSettings, blocks: Iterable[Block], families: di
         for measure in block.measure:
             times.setdefault((keys["dataset"], keys["net"], measure), set()).add(keys["T"])
     faults: dict[Place, Fault] = {}
-    for name in figures.draw:
+    for i, name in enumerate(figures.draw):
         measures = IMAGE_FIGURES.get(name)
         if measures is not None:
             missing = [m for m in measures if m not in of_images]
             if missing:
-                faults["draw",] = fault(
-                    f"{name} shows '{missing[0]}' of images, which no cell measures", name, ("draw",)
-                )
+                text = f"{name} shows '{missing[0]}' of images, which no cell measures"
+                faults["draw", i] = fault(text, name, ("draw", i))
             continue
         measure = MEASURED_BY.get(FIGURE_TABLE[name], ("mixture", "elbo"))[1]
         nets: dict[Place, str] = {("net",): figures.net} if name != "sensitivity" else {}
@@ -779,11 +788,12 @@ class Study(Settings):
     @classmethod
     def _only_what_is_measured(cls, figures: FigureSettings, info: Info) -> FigureSettings:
         families = {name: family(data) for name, data in info.data.get("datasets", {}).items()}
-        faults = _not_measured(figures, info.data.get("study", ()), families) if "study" in info.data else []
-        known = info.data.get("p_noise", [figures.p_noise])
-        if figures.draw and figures.p_noise not in known:
+        known = "study" in info.data and "datasets" in info.data
+        faults = _not_measured(figures, info.data["study"], families) if known else []
+        noises = info.data.get("p_noise", [figures.p_noise])
+        if figures.draw and figures.p_noise not in noises:
             faults.append(
-                fault(f"must be one of the study's p_noise, {', '.join(known)}", figures.p_noise, ("p_noise",))
+                fault(f"must be one of the study's p_noise, {', '.join(noises)}", figures.p_noise, ("p_noise",))
             )
         refuse(faults)
         return figures
