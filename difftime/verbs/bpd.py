@@ -24,7 +24,7 @@ from difftime.score import Hutchinson, rademacher
 from difftime.sde import Gaussian
 from difftime.source import fingerprint
 from difftime.streams import stream
-from difftime.verbs.common import dequantised, finite, keys, log, open_images, tested
+from difftime.verbs.common import dequantised, finite, keys, log, memory_for, open_images, tested
 
 RESUME = "bpd.resume.pt"
 
@@ -71,7 +71,8 @@ def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir
     progress = Progress(f"bpd {cell.name}", sum(counts), "image", done=sum(counts[: len(done)]))
     for draw, part in batches[len(done) :]:
         start = time.monotonic()
-        done.append(_solve(problem, noises, settings, streams, draw, part))
+        with memory_for("bpd.batch", settings.batch):
+            done.append(_solve(problem, noises, settings, streams, draw, part))
         seconds += time.monotonic() - start
         save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
         progress.advance(len(part), f"NFE {done[-1]['nfe'].tolist()}")

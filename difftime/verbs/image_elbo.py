@@ -13,7 +13,7 @@ from difftime.image_elbo import image_elbo, over_images
 from difftime.pixels import bits_per_dimension, kl_bracket
 from difftime.progress import Watched
 from difftime.schemas import write_rows
-from difftime.verbs.common import dequantised, finite, keys, log, open_images, tested
+from difftime.verbs.common import dequantised, finite, keys, log, memory_for, open_images, tested
 
 LN2 = math.log(2)
 PER_IMAGE = ("elbo", "elbo_epsilon", "I", "prior", "residual")
@@ -25,11 +25,12 @@ def run(folder: Path, settings: ImageElboSettings, p_noise: Sequence[str], *, da
     noises, n, d = [problem.noise(name) for name in p_noise], tested(problem, settings.images), problem.images.d
     part = torch.arange(n)
     x0 = dequantised(problem, f"{cell.seed}/{cell.dataset}", 0, part)
-    terms = image_elbo(
-        Watched(f"image_elbo {problem.name}", problem.score), problem.sde, noises, x0, problem.T, problem.epsilon,
-        seeds=problem.seeds, indices=part, pairs=settings.pairs, end_pairs=2, batch=settings.batch,
-        device=problem.device,
-    )  # fmt: skip
+    with memory_for("image_elbo.batch", settings.batch):
+        terms = image_elbo(
+            Watched(f"image_elbo {problem.name}", problem.score), problem.sde, noises, x0, problem.T, problem.epsilon,
+            seeds=problem.seeds, indices=part, pairs=settings.pairs, end_pairs=2, batch=settings.batch,
+            device=problem.device,
+        )  # fmt: skip
     rows, single = [], []
     for i, (name, noise) in enumerate(zip(p_noise, noises, strict=True)):
         low, high = kl_bracket(*problem.moments, problem.sde, problem.T, noise)

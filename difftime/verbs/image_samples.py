@@ -14,7 +14,7 @@ from difftime.progress import Watched
 from difftime.sample import reverse_sde
 from difftime.schemas import write_rows
 from difftime.streams import stream
-from difftime.verbs.common import keys, log, open_images
+from difftime.verbs.common import keys, log, memory_for, open_images
 
 
 def run(folder: Path, settings: ImageSampleSettings, p_noise: Sequence[str], *, data_dir: Path) -> None:
@@ -27,10 +27,11 @@ def run(folder: Path, settings: ImageSampleSettings, p_noise: Sequence[str], *, 
         noise = problem.noise(name)
         x = torch.stack([noise.sample(settings.images, generator=stream(seed, "x_T")) for seed in problem.seeds])
         generators = [stream(seed, "reverse SDE", device=place) for seed in problem.seeds]
-        drawn = reverse_sde(
-            Watched(f"image_samples {problem.name}", problem.score), problem.sde, x.float().to(place),
-            problem.T, problem.epsilon, steps=steps, generators=generators,
-        )  # fmt: skip
+        with memory_for("image_samples.images", settings.images):
+            drawn = reverse_sde(
+                Watched(f"image_samples {problem.name}", problem.score), problem.sde, x.float().to(place),
+                problem.T, problem.epsilon, steps=steps, generators=generators,
+            )  # fmt: skip
         # a value that is not a number becomes black; what lies beyond the grey levels becomes the nearest one
         pixels = ((drawn + 1) * SCALE).nan_to_num(0.0).clamp(0, 255).to(torch.uint8).cpu()
         rows += [

@@ -11,31 +11,26 @@ from difftime.files import discard
 from difftime.schemas import write_rows
 from difftime.source import fingerprint
 from difftime.train import train
-from difftime.verbs.common import describe, device, keys, log, peak_memory
+from difftime.verbs.common import describe, device, keys, log, memory_for, peak_memory
 
 
 def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path) -> None:
     """Read cell.json in `folder`; write weights.safetensors, history.parquet and training.parquet.
 
-    Raises Diverged, Interrupted, BadSettings or BadImages.
+    Raises Diverged, Interrupted, BadSettings (also where memory is short) or BadImages.
     """
     cell = read_cell(folder / "cell.json")
     problem = build(cell, data_dir=data_dir, device=device())
     plan = recipe(cell, checkpoint_minutes)
     parameters = list(problem.score.net.parameters())
     log.info("Training %s: %d seeds of %s with %s", cell.name, cell.seeds, cell.network, cell.training)
-    trained = train(
-        problem.score,
-        problem.training(),
-        T=cell.T,
-        epsilon=problem.epsilon,
-        recipe=plan,
-        seeds=problem.seeds,
-        name=cell.name,
-        # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
-        cell=f"{problem.digest} {fingerprint('verbs.train')}",
-        resume=folder / RESUME,
-    )
+    # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
+    identity = f"{problem.digest} {fingerprint('verbs.train')}"
+    with memory_for(f"datasets.{cell.dataset}.training.batch", plan.batch):
+        trained = train(
+            problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=plan, seeds=problem.seeds,
+            name=cell.name, cell=identity, resume=folder / RESUME,
+        )  # fmt: skip
     rows = [
         keys(cell) | {"seed": seed, "step": step, "loss": loss.item()}
         for step, losses in zip(trained.step, trained.loss, strict=True)
