@@ -437,7 +437,9 @@ class NCSNppSettings(Settings):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="bfloat16: mixed, the weights and the sums stay in float32"
     )
-    channels_last: bool = Field(default=True, description="Memory layout of the images inside")
+    channels_last: bool = Field(
+        default=True, description="Memory layout of the images inside; float32 on the CPU is never channels_last"
+    )
     compile: bool = Field(default=False, description="Whether torch.compile generates the network's code")
 
 
