@@ -65,6 +65,7 @@ rulegraph: $(VENV)/run  ## draw the rules into README.md
 
 readme: $(VENV)/run rulegraph  ## put the default study's findings into README.md, its figures into docs/figures
 	$(BIN)/python -m workflow.readme findings
+	$(BIN)/python -m workflow.readme table1
 
 schema: $(VENV)/run  ## write the settings' JSON schema for editors
 	difftime schema > workflow/schemas/config.schema.json

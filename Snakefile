@@ -20,6 +20,7 @@ localrules:
     figures,
     cells,
     cell,
+    fetch,
 
 
 rule all:

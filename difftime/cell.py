@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from difftime.checkpoint import load_weights
-from difftime.config import Cell, SDESettings, VEExponentialSettings, VPSettings
-from difftime.data import MixtureData
+from difftime.config import (
+    BadSettings,
+    Cell,
+    ImageSettings,
+    MixtureSettings,
+    MLPSettings,
+    NCSNppSettings,
+    SDESettings,
+    VEExponentialSettings,
+    VPSettings,
+)
+from difftime.data import ImageSample, MixtureSample, TrainingData
+from difftime.images import BadImages, ImageData, check_batch, load_images
 from difftime.mixture import Mixture
+from difftime.nets.images import ImageNets
 from difftime.nets.mlp import MLP
+from difftime.nets.ncsnpp import NCSNpp
+from difftime.pixels import Moments, moments
 from difftime.score import NetScore
 from difftime.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
 from difftime.streams import stream
@@ -20,34 +38,68 @@ RESUME = "resume.pt"
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(ABC):
     """What a cell is about, as objects. `seeds` are the names of its models' random streams."""
 
     name: str
     digest: str
-    data: MixtureData
     sde: SDE
     epsilon: float
     T: float
     score: NetScore
     seeds: list[str]
 
-    @property
-    def density(self) -> Mixture:
-        """p_data."""
-        return self.data.density
-
-    def load(self, folder: Path) -> Problem:
+    def load(self, folder: Path) -> None:
         """Put the weights in `folder` into the network. Raises BadFile if they are damaged or another cell's."""
         self.score.net.load_state_dict(load_weights(folder / WEIGHTS, self.digest))
         self.score.net.requires_grad_(False)
-        return self
+        self.score.net.eval()
 
+    @abstractmethod
+    def training(self) -> TrainingData:
+        """What the models are trained on."""
+
+    @abstractmethod
     def noise(self, name: str) -> Gaussian:
         """p_noise by its name in the configuration."""
+
+
+@dataclass(frozen=True)
+class MixtureProblem(Problem):
+    """Data of known density p_data, of which every seed draws `size` training points."""
+
+    density: Mixture
+    size: int
+
+    def training(self) -> MixtureSample:
+        return MixtureSample.of(self.density, self.size, self.seeds)
+
+    def noise(self, name: str) -> Gaussian:
         if name == "standard":
             return standard_noise(self.sde, self.T, (self.density.d,))
         return matched_noise(self.sde, self.T, self.density.mean, self.density.variance)
+
+
+@dataclass(frozen=True)
+class ImageProblem(Problem):
+    """Images, which are kept where the network is."""
+
+    images: ImageData
+    flip: bool
+    device: torch.device
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Mean and covariance of the dequantised training images."""
+        return moments(self.images.train)
+
+    def training(self) -> ImageSample:
+        return ImageSample(self.images.train.to(self.device), self.flip)
+
+    def noise(self, name: str) -> Gaussian:
+        if name == "standard":
+            return standard_noise(self.sde, self.T, (self.images.d,))
+        return matched_noise(self.sde, self.T, self.moments.mean, self.moments.covariance.diagonal())
 
 
 def build_sde(settings: SDESettings) -> SDE:
@@ -58,25 +110,66 @@ def build_sde(settings: SDESettings) -> SDE:
     return VE(settings.sigma_min, settings.sigma_max, settings.from_zero)
 
 
-def build(cell: Cell) -> Problem:
-    """The objects of a cell, its networks freshly initialised."""
-    density = Mixture.from_covariances(cell.data.weights, cell.data.means, cell.data.covariance_matrices())
+def read_images(settings: ImageSettings, data_dir: Path) -> ImageData:
+    """The images that the settings name. Raises BadImages."""
+    options: dict[str, object] = {}
+    if settings.kind in ("mnist", "cifar10"):
+        options = {"data_dir": data_dir}
+    elif settings.kind != "mnist5k":
+        options = {
+            "path": Path(str(settings.path)), "channels": settings.channels, "test_share": settings.test_share
+        }  # fmt: skip
+    return load_images(settings.kind, **options)
+
+
+def _image_nets(
+    network: NCSNppSettings, images: ImageData, seeds: list[str], precision: str, device: torch.device
+) -> ImageNets:
+    channels, height, width = images.shape
+    if height != width:
+        raise BadImages(f"{images.name} has images of {width} × {height} pixels; the network takes square ones.")
+    options = network.model_dump(include={"width", "multipliers", "blocks", "attention", "dropout"})
+    try:
+        models = [NCSNpp(channels, height, **options, generator=stream(seed, "initial weights")) for seed in seeds]
+    except ValueError as error:
+        raise BadSettings(f"The network does not fit {images.name}, {height} × {height} pixels: {error}") from error
+    # PyTorch convolves and normalises contiguous float32 images faster on the CPU
+    channels_last = network.channels_last and (device.type, precision) != ("cpu", "float32")
+    return ImageNets(models, images.shape, precision, channels_last, network.compile).to(device)
+
+
+def build(
+    cell: Cell, *, data_dir: Path = Path("data"), precision: str | None = None, device: str = "cpu"
+) -> MixtureProblem | ImageProblem:
+    """The objects of a cell, its networks freshly initialised. Raises BadImages, or BadSettings if they do not fit.
+
+    `data_dir`, `precision` (the network's own if None) and `device` are for images; mixtures stay on the CPU.
+    """
     sde = build_sde(cell.diffusion)
     seeds = [f"{cell.seed}/{cell.dataset}/{k}" for k in range(cell.seeds)]
+    common = {
+        "name": cell.name, "digest": cell.digest(), "sde": sde, "epsilon": cell.diffusion.epsilon, "T": cell.T,
+        "seeds": seeds,
+    }  # fmt: skip
     network = cell.network
-    net = MLP(
-        density.d,
-        network.width,
-        network.depth,
-        network.activation,
-        network.time_features,
-        [stream(seed, "initial weights") for seed in seeds],
-    )
-    score = NetScore(net, sde, network.predicts, network.scale_input, density.variance.mean().item())
-    data = MixtureData(density, cell.data.samples)
-    return Problem(cell.name, cell.digest(), data, sde, cell.diffusion.epsilon, cell.T, score, seeds)
+    if isinstance(cell.data, MixtureSettings) and isinstance(network, MLPSettings):
+        density = Mixture.from_covariances(cell.data.weights, cell.data.means, cell.data.covariance_matrices())
+        generators = [stream(seed, "initial weights") for seed in seeds]
+        net = MLP(
+            density.d, network.width, network.depth, network.activation, network.time_features, generators
+        )  # fmt: skip
+        score = NetScore(net, sde, network.predicts, network.scale_input, density.variance.mean().item())
+        return MixtureProblem(**common, score=score, density=density, size=cell.data.samples)
+    if isinstance(cell.data, ImageSettings) and isinstance(network, NCSNppSettings):
+        images, place = read_images(cell.data, data_dir), torch.device(device)
+        check_batch(images, cell.training.batch)
+        nets = _image_nets(network, images, seeds, precision or network.precision, place)
+        score = NetScore(nets, sde, "noise", scale_input=False, data_variance=1.0)
+        return ImageProblem(**common, score=score, images=images, flip=cell.data.flip, device=place)
+    raise BadSettings(f"{cell.name}: a network of kind {network.kind} is not for data of kind {cell.data.kind}.")
 
 
 def recipe(cell: Cell, checkpoint_minutes: float) -> Recipe:
-    """How the cell's networks are trained."""
-    return Recipe(**cell.training.model_dump(), checkpoint_minutes=checkpoint_minutes)
+    """How the cell's networks are trained. Blocks of images are short: their noise takes memory."""
+    block = 100 if isinstance(cell.data, MixtureSettings) else 10
+    return Recipe(**cell.training.model_dump(), checkpoint_minutes=checkpoint_minutes, block=block)

@@ -18,18 +18,21 @@ import typer
 
 from difftime import __version__
 from difftime.config import (
-    MEASURED_BY,
     BadSettings,
+    BpdSettings,
     CollectedName,
     ElboSettings,
     FigureName,
     FigureSettings,
+    Grid,
+    ImageElboSettings,
+    ImageSampleSettings,
+    ImageSettings,
     LikelihoodSettings,
     NoiseName,
     OptimumSettings,
     SampleSettings,
     Study,
-    cells_measured,
     parse,
 )
 
@@ -52,6 +55,8 @@ Noise = StrEnum("Noise", get_args(NoiseName))
 Noises = Annotated[list[Noise], typer.Option(help="Where the reverse process starts; may be given twice")]
 Threads = Annotated[int, typer.Option(help="CPU threads", min=1)]
 Minutes = Annotated[float, typer.Option(help="Minutes between saved resume states", min=0)]
+DATA = Path("data")
+DataDir = Annotated[Path, typer.Option(help="Where mnist and cifar10 are, or are downloaded to", file_okay=False)]
 Table = Annotated[Path, typer.Option(help="The Parquet table of this name")]
 Output = Annotated[Path, typer.Option(help="The file to write")]
 
@@ -72,6 +77,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     expected: list[type[Exception]] = [BadSettings, OSError]
     for module, names in {
         "difftime.checkpoint": ["BadFile"],
+        "difftime.images": ["BadImages"],
         "difftime.train": ["Diverged", "Interrupted"],
         "difftime.tables": ["BadTable"],
     }.items():
@@ -112,12 +118,20 @@ def _use(threads: int) -> None:
 
 
 @_verb
-def train(cell: CellFile, checkpoint_minutes: Minutes = 10.0, threads: Threads = 1) -> None:
-    """Train the networks of a cell: cell.json -> weights.safetensors, history.parquet."""
+def fetch(settings: JsonText, output: Output, data_dir: DataDir = DATA) -> None:
+    """Read the images of a data set, downloading them if they are absent: -> a file that says what they are."""
+    from difftime.verbs.fetch import run
+
+    run(_settings(ImageSettings, settings), output, data_dir=data_dir)
+
+
+@_verb
+def train(cell: CellFile, checkpoint_minutes: Minutes = 10.0, data_dir: DataDir = DATA, threads: Threads = 1) -> None:
+    """Train the networks of a cell: cell.json -> weights.safetensors, history.parquet, training.parquet."""
     from difftime.verbs.train import run
 
     _use(threads)
-    run(cell.parent, checkpoint_minutes=checkpoint_minutes)
+    run(cell.parent, checkpoint_minutes=checkpoint_minutes, data_dir=data_dir)
 
 
 @_verb
@@ -156,7 +170,7 @@ def collect(
     """The tables of single cells as one: Parquet, Markdown and HTML."""
     from difftime import tables
 
-    names = cells_measured(_json(cells.read_text(), str(cells)), MEASURED_BY[table])
+    names = parse(Grid, _json(cells.read_text(), str(cells)), str(cells)).measured(table)
     tables.save(
         tables.collect([cells.parent / "cells" / name / f"{table}.parquet" for name in names], table), table, output
     )
@@ -201,6 +215,50 @@ def summarise(
         for name, path in {"elbo": elbo, "likelihood": likelihood, "samples": samples}.items()
     }
     tables.save(tables.summarise(**frames, best=tables.read(optimum, "optimum")), "summary", output)
+
+
+@_verb
+def table1(bpd: Table, image_elbo: Table, training: Table, output: Output) -> None:
+    """The paper's Table 1 from the tables of image cells: Parquet, Markdown, LaTeX and HTML."""
+    from difftime import tables
+
+    frames = [
+        tables.read(path, name) for name, path in {"bpd": bpd, "image_elbo": image_elbo, "training": training}.items()
+    ]
+    tables.save_table1(tables.table1(*frames), output)
+
+
+@_verb
+def bpd(
+    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+) -> None:
+    """Bits per dimension and NFE of the test images under a trained cell's ODE: -> bpd.parquet, bpd_images.parquet."""
+    from difftime.verbs.bpd import run
+
+    _use(threads)
+    run(cell.parent, _settings(BpdSettings, settings), p_noise, data_dir=data_dir)
+
+
+@_verb
+def image_elbo(
+    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+) -> None:
+    """The ELBO of the test images, term by term: -> image_elbo.parquet, image_elbo_images.parquet."""
+    from difftime.verbs.image_elbo import run
+
+    _use(threads)
+    run(cell.parent, _settings(ImageElboSettings, settings), p_noise, data_dir=data_dir)
+
+
+@_verb
+def image_samples(
+    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+) -> None:
+    """Images drawn from a trained cell's reverse SDE: -> image_samples.parquet."""
+    from difftime.verbs.image_samples import run
+
+    _use(threads)
+    run(cell.parent, _settings(ImageSampleSettings, settings), p_noise, data_dir=data_dir)
 
 
 @_verb

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -34,17 +34,36 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 Measure = Literal["elbo", "likelihood", "samples"]
 NoiseName = Literal["standard", "matched"]
-FigureName = Literal["fig1", "fig2", "fig3", "fig4", "quality", "cost", "sensitivity"]
-CollectedName = Literal["elbo", "likelihood", "samples", "modes", "histogram", "cost"]
-MEASURED_BY: dict[str, Measure] = {
-    "elbo": "elbo",
-    "likelihood": "likelihood",
-    "samples": "samples",
-    "modes": "samples",
-    "histogram": "samples",
-    "cost": "samples",
+Family = Literal["mixture", "images"]
+"""Data whose density is known, or pixels: they are measured differently."""
+FigureName = Literal["fig1", "fig2", "fig3", "fig4", "quality", "cost", "sensitivity", "table1", "images", "learning"]
+CollectedName = Literal[
+    "elbo",
+    "likelihood",
+    "samples",
+    "modes",
+    "histogram",
+    "cost",
+    "image_elbo",
+    "bpd",
+    "image_samples",
+    "training",
+    "history",
+]
+MEASURED_BY: dict[str, tuple[Family, Measure | None]] = {
+    "elbo": ("mixture", "elbo"),
+    "likelihood": ("mixture", "likelihood"),
+    "samples": ("mixture", "samples"),
+    "modes": ("mixture", "samples"),
+    "histogram": ("mixture", "samples"),
+    "cost": ("mixture", "samples"),
+    "image_elbo": ("images", "elbo"),
+    "bpd": ("images", "likelihood"),
+    "image_samples": ("images", "samples"),
+    "training": ("images", None),
+    "history": ("images", None),
 }
-"""Which measurement of a cell a table is collected from."""
+"""Which measurement, of cells on which data, a table is collected from; None: the training itself."""
 FIGURE_TABLE: dict[FigureName, str] = {
     "fig1": "samples",
     "fig2": "summary",
@@ -53,8 +72,17 @@ FIGURE_TABLE: dict[FigureName, str] = {
     "quality": "samples",
     "cost": "cost",
     "sensitivity": "optimum",
+    "table1": "table1",
+    "images": "image_samples",
+    "learning": "history",
 }
 """The one table that each figure shows; the summary and the optimum are drawn from the elbo table."""
+IMAGE_FIGURES: dict[FigureName, tuple[str, ...]] = {
+    "table1": ("elbo", "likelihood"),
+    "images": ("samples",),
+    "learning": ("training",),
+}
+"""What is measured of images for the figures that show them."""
 KEYS = ("dataset", "sde", "net", "T")
 
 
@@ -261,6 +289,32 @@ class MixtureSettings(Settings):
         return [[[std[i] ** 2 if i == j else 0.0 for j in range(d)] for i in range(d)] for std in wide]
 
 
+ImageKind = Literal["mnist", "cifar10", "mnist5k", "folder", "npz"]
+IMAGE_KINDS = get_args(ImageKind)
+
+
+class ImageSettings(Settings):
+    """Images of 8 bits per channel, dequantised and scaled to [-1, 1]."""
+
+    kind: ImageKind
+    path: str | None = Field(default=None, description="The folder or the .npz file; for these two kinds only")
+    channels: Literal[1, 3] | None = Field(default=None, description="What the files must have; null: whatever it is")
+    test_share: Annotated[float, Field(gt=0, lt=1), NotBool] | None = Field(
+        default=None, description="Share of the images held out, for a folder or a file without a split of its own"
+    )
+    flip: bool = Field(default=False, description="Mirror half of the training images left to right")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> ImageSettings:
+        own = self.kind in ("folder", "npz")
+        if own and self.path is None:
+            raise ValueError(f"images of kind {self.kind} need a path")
+        given = [key for key in ("path", "channels", "test_share") if getattr(self, key) is not None]
+        if not own and given:
+            raise ValueError(f"images of kind {self.kind} have no {' and no '.join(given)}")
+        return self
+
+
 class _Diffusion(Settings):
     epsilon: Positive = Field(default=1e-5, description="Where every integral over time begins")
 
@@ -311,6 +365,15 @@ def _without_tag(values: Any, check: Check) -> Any:
         refuse([f | {"loc": f["loc"][1:]} for f in error.errors()])
 
 
+def _of_kind(default: str) -> BeforeValidator:
+    """Let `kind` be left out where it is the usual one."""
+
+    def fill(values: Any) -> Any:
+        return {"kind": default} | values if isinstance(values, dict) else values
+
+    return BeforeValidator(fill)
+
+
 SDESettings = Annotated[
     VPSettings | VEExponentialSettings | VEGeometricSettings, Field(discriminator="kind"), WrapValidator(_without_tag)
 ]
@@ -329,9 +392,25 @@ class TrainingSettings(Settings):
     steps: Count = 3000
     batch: Count = 256
     learning_rate: Positive = 5e-3
+    warmup: Annotated[int, Field(ge=0), NotBool] = Field(
+        default=0, description="Steps over which the learning rate rises linearly"
+    )
+    clip: Positive | None = Field(default=None, description="Norm that the gradient is cut to; null: not at all")
     ema: Annotated[float, Field(ge=0, lt=1), NotBool] = Field(
         default=0.999, description="Decay of the weights' moving average, warmed up as min(ema, (1+n)/(10+n))"
     )
+
+
+class ImageTrainingSettings(TrainingSettings):
+    """The same, with the defaults of the paper's MNIST model (Song et al., 2021c, with a shorter warm-up)."""
+
+    weighting: Literal["likelihood", "noise"] = "noise"
+    steps: Count = 65_000
+    batch: Count = 128
+    learning_rate: Positive = 2e-4
+    warmup: Annotated[int, Field(ge=0), NotBool] = 1000
+    clip: Positive | None = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1), NotBool] = 0.9999
 
 
 class MLPSettings(Settings):
@@ -346,17 +425,63 @@ class MLPSettings(Settings):
     predicts: Literal["noise", "score"] = "score"
 
 
-class NetSettings(MLPSettings):
-    """A network, and how its training differs from that of the data set it meets."""
+class NCSNppSettings(Settings):
+    """The U-Net NCSN++ for images (Song et al., 2021c). It predicts the noise."""
 
+    kind: Literal["ncsnpp"]
+    width: Count = Field(default=64, description="Channels of the finest level")
+    multipliers: Filled[Count] = Field(default=(1, 2), description="Channels of every level, in widths")
+    blocks: Count = Field(default=4, description="Residual blocks per level")
+    attention: tuple[Count, ...] = Field(default=(), description="Resolutions at which attention applies")
+    dropout: Annotated[float, Field(ge=0, lt=1), NotBool] = 0.1
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="bfloat16: mixed, the weights and the sums stay in float32"
+    )
+    channels_last: bool = Field(
+        default=True, description="Memory layout of the images inside; float32 on the CPU is never channels_last"
+    )
+    compile: bool = Field(default=False, description="Whether torch.compile generates the network's code")
+
+
+class _Trained(Settings):
     training: TrainingSettings = Field(default=TrainingSettings(), description="Only what differs is to be given")
 
 
-class DatasetSettings(MixtureSettings):
-    """Data, and what every cell on them shares."""
+class NetMLPSettings(MLPSettings, _Trained):
+    """A network on vectors, and how its training differs from that of the data set it meets."""
+
+
+class NetNCSNppSettings(NCSNppSettings, _Trained):
+    """A network on images, and how its training differs from that of the data set it meets."""
+
+
+NetSettings = Annotated[
+    NetMLPSettings | NetNCSNppSettings, Field(discriminator="kind"), WrapValidator(_without_tag), _of_kind("mlp")
+]
+
+
+class MixtureDatasetSettings(MixtureSettings):
+    """Data of known density, and what every cell on them shares."""
 
     seeds: Count = Field(default=8, description="Models per cell, trained as one batch")
     training: TrainingSettings = TrainingSettings()
+
+
+class ImageDatasetSettings(ImageSettings):
+    """Images, and what every cell on them shares."""
+
+    seeds: Count = Field(default=1, description="Models per cell, trained side by side")
+    training: ImageTrainingSettings = ImageTrainingSettings()
+    gpu: Annotated[int, Field(ge=0, le=1), NotBool] = Field(default=0, description="GPUs that a job asks for")
+    threads: Count = Field(default=1, description="CPU threads of a job")
+    memory: Count = Field(default=4000, description="MB that a job asks for at its first attempt")
+    minutes: Count = Field(default=60, description="Minutes that a job asks for at its first attempt")
+
+
+DatasetSettings = Annotated[
+    MixtureDatasetSettings | ImageDatasetSettings,
+    Field(discriminator="kind"), WrapValidator(_without_tag), _of_kind("mixture"),
+]  # fmt: skip
 
 
 def _defined(name: str, info: Info) -> str:
@@ -396,12 +521,29 @@ Known = Annotated[str, AfterValidator(_defined)]
 Time = Annotated[Positive, AfterValidator(_short), AfterValidator(_past_epsilon)]
 
 
+def _kind(info: Info, group: str, name: str, usual: str) -> Any:
+    """The kind of what a name stands for, from its plain settings, which may have faults; None if it has none."""
+    named = (info.context or {}).get(group)
+    plain = named.get(name) if isinstance(named, dict) else None
+    return plain.get("kind", usual) if isinstance(plain, dict) else None
+
+
+def _fitting(net: str, info: Info) -> str:
+    """Refuse a network for vectors on images, and one for images on vectors."""
+    own = _kind(info, "nets", net, "mlp")
+    kinds = [_kind(info, "datasets", name, "mixture") for name in info.data.get("dataset", ())]
+    misfits = IMAGE_KINDS if own == "mlp" else ("mixture",) if own == "ncsnpp" else ()
+    if any(kind in misfits for kind in kinds):
+        raise ValueError("a net of kind mlp is for mixtures, one of kind ncsnpp for images; use a block for each")
+    return net
+
+
 class Block(Settings):
     """A part of the grid: every combination of its data sets, SDEs, networks and times becomes a cell."""
 
     dataset: Listed[Known]
     sde: Listed[Known]
-    net: Listed[Known]
+    net: Listed[Annotated[Known, AfterValidator(_fitting)]]
     T: Listed[Time] = Field(description="Diffusion times")
     measure: Listed[Measure] = ("elbo", "likelihood", "samples")
 
@@ -420,10 +562,31 @@ def cell_name(keys: dict[str, str]) -> str:
     return "/".join(f"{key}={keys[key]}" for key in KEYS)
 
 
-def cells_measured(blocks: Any, measure: Measure) -> list[str]:
-    """The names of the cells of plain `blocks` that are measured so."""
-    parsed = [parse(Block, block, "the list of cells") for block in blocks]
-    return [cell_name(keys) for keys, block in grid(parsed) if measure in block.measure]
+def family(data: MixtureSettings | ImageSettings) -> Family:
+    """How data of these settings are measured."""
+    return "mixture" if isinstance(data, MixtureSettings) else "images"
+
+
+def what_it_is(data: MixtureSettings | ImageSettings) -> dict[str, Any]:
+    """The settings that say what the data are, without what a study does with them."""
+    kind = MixtureSettings if isinstance(data, MixtureSettings) else ImageSettings
+    return data.model_dump(mode="json", include=kind.model_fields.keys())
+
+
+class Grid(Settings):
+    """The cells of a study and how they are measured, as the pipeline hands them to `collect`."""
+
+    study: Filled[Block]
+    families: dict[str, Family]
+
+    def measured(self, table: CollectedName) -> list[str]:
+        """The names of the cells whose rows a table collects."""
+        of_family, measure = MEASURED_BY[table]
+        return [
+            cell_name(keys)
+            for keys, block in grid(self.study)
+            if self.families[keys["dataset"]] == of_family and measure in (None, *block.measure)
+        ]
 
 
 class ElboSettings(Settings):
@@ -455,6 +618,29 @@ class SampleSettings(Settings):
     bins: Count = Field(default=120, description="Bins of the histogram (1-D)")
 
 
+class BpdSettings(Settings):
+    images: Count | None = Field(default=None, description="How many test images, from the first; null: all")
+    draws: Count = Field(default=1, description="Dequantised versions of each image")
+    batch: Count = Field(default=100, description="Images solved as one system; the NFE belongs to it")
+    rtol: Tolerance = 1e-5
+    atol: Positive = 1e-5
+    max_evaluations: Evaluations = Field(
+        default=20_000, description="Function evaluations after which a solve has failed"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="Of the network's layers")
+
+
+class ImageElboSettings(Settings):
+    images: Count | None = Field(default=None, description="How many test images, from the first; null: all")
+    pairs: Count = Field(default=16, description="Antithetic pairs of noise, each at a time of its own, per image")
+    batch: Count = Field(default=256, description="Noisy images in the network at once")
+
+
+class ImageSampleSettings(Settings):
+    images: Count = Field(default=16, description="Samples per seed and p_noise")
+    steps_per_unit_time: Count = Field(default=500, description="Euler–Maruyama steps per unit of T")
+
+
 class OptimumSettings(Settings):
     resamples: AtLeast2 = Field(default=1000, description="Bootstrap resamples of the seeds")
     confidence: Annotated[float, Field(gt=0, lt=1), NotBool] = 0.95
@@ -468,14 +654,16 @@ class FigureSettings(Settings):
     net: str = Field(default="mlp-32x2", description="The network of Figs. 1, 2, 4 and of the cost")
     capacities: Listed[str] = Field(default=("mlp-16x1", "mlp-32x2", "mlp-64x3"), description="The networks of Fig. 3")
     histogram_T: Listed[Positive] = Field(default=(0.5, 0.8, 1.0, 2.0), description="The times of Fig. 4")
+    images: Count = Field(default=8, description="Samples per row of the figure of images")
     p_noise: NoiseName = Field(default="standard", description="The p_noise of Figs. 1, 2, 4 and of the cost")
     width: Positive = Field(default=6.75, description="Inches: the two columns of an ICML page")
     font_size: Positive = Field(default=8.0, description="Points")
 
     def of(self, figure: FigureName) -> str:
         """The settings that one figure depends on, as JSON: what only another one uses is left out."""
-        own = {"fig3": "capacities", "fig4": "histogram_T"}
-        return self.canonical(exclude={"draw", *(key for name, key in own.items() if name != figure)})
+        own = {"fig3": "capacities", "fig4": "histogram_T", "images": "images"}
+        not_of_images = {"dataset", "net"} if figure in IMAGE_FIGURES else set()
+        return self.canonical(exclude={"draw", *not_of_images, *(key for name, key in own.items() if name != figure)})
 
 
 class Cell(Settings):
@@ -487,9 +675,14 @@ class Cell(Settings):
     T: Positive
     seed: Seed
     seeds: Count
-    data: MixtureSettings
+    data: Annotated[
+        MixtureSettings | ImageSettings,
+        Field(discriminator="kind"), WrapValidator(_without_tag), _of_kind("mixture"),
+    ]  # fmt: skip
     diffusion: SDESettings
-    network: MLPSettings
+    network: Annotated[
+        MLPSettings | NCSNppSettings, Field(discriminator="kind"), WrapValidator(_without_tag), _of_kind("mlp")
+    ]
     training: TrainingSettings
 
     @property
@@ -506,15 +699,26 @@ class Cell(Settings):
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
 
-def _not_measured(figures: FigureSettings, blocks: Iterable[Block]) -> list[Fault]:
+def _not_measured(figures: FigureSettings, blocks: Iterable[Block], families: dict[str, Family]) -> list[Fault]:
     """What a figure shows, and no cell of the blocks is measured for."""
     times: dict[tuple[str, str, str], set[str]] = {}
+    of_images: set[str] = set()
     for keys, block in grid(blocks):
+        if families.get(keys["dataset"]) == "images":
+            of_images |= {*block.measure, "training"}
+            continue
         for measure in block.measure:
             times.setdefault((keys["dataset"], keys["net"], measure), set()).add(keys["T"])
     faults: dict[Place, Fault] = {}
-    for name in figures.draw:
-        measure = MEASURED_BY.get(FIGURE_TABLE[name], "elbo")
+    for i, name in enumerate(figures.draw):
+        measures = IMAGE_FIGURES.get(name)
+        if measures is not None:
+            missing = [m for m in measures if m not in of_images]
+            if missing:
+                text = f"{name} shows '{missing[0]}' of images, which no cell measures"
+                faults["draw", i] = fault(text, name, ("draw", i))
+            continue
+        measure = MEASURED_BY.get(FIGURE_TABLE[name], ("mixture", "elbo"))[1]
         nets: dict[Place, str] = {("net",): figures.net} if name != "sensitivity" else {}
         if name == "fig3":
             nets = {("capacities", i): net for i, net in enumerate(figures.capacities)}
@@ -558,8 +762,12 @@ class Study(Settings):
     elbo: ElboSettings = ElboSettings()
     likelihood: LikelihoodSettings = LikelihoodSettings()
     samples: SampleSettings = SampleSettings()
+    bpd: BpdSettings = BpdSettings()
+    image_elbo: ImageElboSettings = ImageElboSettings()
+    image_samples: ImageSampleSettings = ImageSampleSettings()
     optimum: OptimumSettings = OptimumSettings()
     figures: FigureSettings = FigureSettings()
+    data_dir: str = Field(default="data", description="Where mnist and cifar10 are, or are downloaded to")
     checkpoint_minutes: Count = Field(default=10, description="Minutes of training between saved resume states")
 
     @model_validator(mode="wrap")
@@ -581,11 +789,13 @@ class Study(Settings):
     @field_validator("figures")
     @classmethod
     def _only_what_is_measured(cls, figures: FigureSettings, info: Info) -> FigureSettings:
-        faults = _not_measured(figures, info.data["study"]) if "study" in info.data else []
-        known = info.data.get("p_noise", [figures.p_noise])
-        if figures.draw and figures.p_noise not in known:
+        families = {name: family(data) for name, data in info.data.get("datasets", {}).items()}
+        known = "study" in info.data and "datasets" in info.data
+        faults = _not_measured(figures, info.data["study"], families) if known else []
+        noises = info.data.get("p_noise", [figures.p_noise])
+        if figures.draw and figures.p_noise not in noises:
             faults.append(
-                fault(f"must be one of the study's p_noise, {', '.join(known)}", figures.p_noise, ("p_noise",))
+                fault(f"must be one of the study's p_noise, {', '.join(noises)}", figures.p_noise, ("p_noise",))
             )
         refuse(faults)
         return figures
@@ -594,9 +804,9 @@ class Study(Settings):
         """Every cell's key columns and the block it is from."""
         return grid(self.study)
 
-    def grid_json(self) -> str:
-        """The blocks of the grid as `collect` reads them back."""
-        return json.dumps([block.model_dump(mode="json") for block in self.study])
+    def cells(self) -> Grid:
+        """What `collect` has to know of this study."""
+        return Grid(study=self.study, families={name: family(data) for name, data in self.datasets.items()})
 
     def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
         """The resolved settings of one cell: what its network says of training wins over what its data set says."""
@@ -604,10 +814,10 @@ class Study(Settings):
         own_training = network.training.model_dump(exclude_unset=True)
         return Cell(
             dataset=dataset, sde=sde, net=net, T=float(T), seed=self.seed, seeds=data.seeds,
-            data=MixtureSettings.model_validate(data.model_dump(exclude={"seeds", "training"})),
+            data=what_it_is(data),
             diffusion=self.sdes[sde],
-            network=MLPSettings.model_validate(network.model_dump(exclude={"training"})),
-            training=data.training.model_copy(update=own_training),
+            network=network.model_dump(exclude={"training"}),
+            training=data.training.model_dump() | own_training,
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from difftime.ode import solve
-from difftime.score import Score, divergence
+from difftime.score import Divergence, Score, divergence
 from difftime.sde import SDE, Gaussian
 
 
@@ -39,11 +39,12 @@ def ode_likelihood(
     rtol: float,
     atol: float,
     max_evaluations: int,
+    divergence: Divergence = divergence,
 ) -> OdeLikelihood:
-    """Carry `x` from epsilon to T with RK45, all points of a seed as one system, the divergence exact.
+    """Carry `x` from epsilon to T with RK45, all points of a seed as one system, on the device of `x`.
 
     log q(x_epsilon) = log p_noise(x_T) + ∫ div [f - ½ g² s] dt. NFE belongs to the batch of points: a larger batch
-    may take more steps.
+    may take more steps. The divergence is exact by default; for images it is `Hutchinson` with one probe per point.
     """
     seeds, points, d = x.shape
 
@@ -55,8 +56,8 @@ def ode_likelihood(
         dlog = d * sde.drift_divergence(t)[:, None] - half_g2[:, None] * div
         return torch.cat([dx, dlog.unsqueeze(-1)], -1).flatten(1)
 
-    y0 = torch.cat([x.double(), torch.zeros(seeds, points, 1, dtype=torch.float64)], -1).flatten(1)
+    y0 = torch.cat([x.double(), x.new_zeros(seeds, points, 1, dtype=torch.float64)], -1).flatten(1)
     solution = solve(velocity, y0, epsilon, T, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
     y = solution.y.view(seeds, points, d + 1)
-    log_q = torch.stack([noise.log_prob(y[..., :d]) + y[..., d] for noise in noises])
+    log_q = torch.stack([noise.to(x.device).log_prob(y[..., :d]) + y[..., d] for noise in noises])
     return OdeLikelihood(log_q, solution.nfe, solution.accepted, solution.rejected)

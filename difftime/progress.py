@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from tqdm import tqdm
 
@@ -37,3 +39,19 @@ class Progress:
 
     def close(self) -> None:
         self.bar.close()
+
+
+class Watched:
+    """A function that says every half minute how often it has been called, for work whose length nobody knows."""
+
+    def __init__(self, title: str, function: Callable[..., Any], every: float = 30.0) -> None:
+        self.title, self.function, self.every = title, function, every
+        self.calls, self.last = 0, time.monotonic()
+
+    def __call__(self, *args: Any) -> Any:
+        self.calls += 1
+        now = time.monotonic()
+        if now - self.last >= self.every:
+            self.last = now
+            log.info("%s: %d evaluations of the score", self.title, self.calls)
+        return self.function(*args)

@@ -6,17 +6,20 @@ point), and returns the shape of x in the type of x.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from difftime.mixture import Mixture
 from difftime.sde import SDE, expand
 
 Score = Callable[[Tensor, Tensor], Tensor]
+Divergence = Callable[[Score, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(score, x, t) to s(x, t) and its divergence per point."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,24 @@ class NetScore:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         t = t.to(x.dtype).reshape(t.shape + (1,) * (x.ndim - 1 - t.ndim)).expand(x.shape[:-1])
-        return (-self.noise(x, t) / expand(self.sde.sigma(t), x)).to(x.dtype)
+        output = self.net(self.inputs(x, t).float(), t.float()).to(x.dtype)
+        return output if self.predicts == "score" else -output / expand(self.sde.sigma(t), x)
 
-    def noise(self, x: Tensor, t: Tensor) -> Tensor:
-        """The estimate of z in x_t = alpha_t x_0 + sigma_t z, which is -sigma_t s(x, t); t has a value per point."""
-        inputs = x
-        if self.scale_input:
-            inputs = x / expand((self.sde.alpha(t) ** 2 * self.data_variance + self.sde.variance(t)).sqrt(), x)
-        output = self.net(inputs.float(), t.float())
-        return output if self.predicts == "noise" else -expand(self.sde.sigma(t), x) * output
+    def inputs(self, x: Tensor, t: Tensor) -> Tensor:
+        """c x, what the network sees of x; t has a value per point."""
+        if not self.scale_input:
+            return x
+        return x / expand((self.sde.alpha(t) ** 2 * self.data_variance + self.sde.variance(t)).sqrt(), x)
+
+    def regression(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network should output for x_t = alpha_t x_0 + sigma_t z, and a factor per point.
+
+        The factor times the network's squared error is the squared error of the noise, ||z_hat - z||².
+        """
+        if self.predicts == "noise":
+            return z, torch.ones_like(t)
+        sigma = self.sde.sigma(t)
+        return -z / expand(sigma, z), sigma**2
 
 
 @dataclass(frozen=True)
@@ -68,3 +80,30 @@ def divergence(score: Score, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             for i in range(x.shape[-1])
         ]
     return s.detach(), torch.stack(columns).sum(0)
+
+
+@dataclass(frozen=True)
+class Hutchinson:
+    """An unbiased estimate of the divergence, probe · J · probe per point, at the price of one vector–Jacobian product.
+
+    The probe's coordinates have mean 0 and covariance I. It stays the same at every call: with a fresh one each time,
+    the right-hand side of an ODE would be noise, which its step control takes for error.
+    """
+
+    probe: Float[Tensor, "*#points d"]
+
+    def __call__(self, score: Score, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """s(x, t) and the estimate, in the type of x; `probe` is on the device of x."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            s = score(x, t)
+        (product,) = torch.autograd.grad(s, x, self.probe.to(s.dtype).expand_as(s))
+        return s.detach(), (product * self.probe).sum(-1)
+
+
+def rademacher(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Fair signs, +1 or -1 in float32, on the generator's device.
+
+    Among probes with independent coordinates they give Hutchinson's estimate the least variance.
+    """
+    return torch.empty(shape, device=generator.device).bernoulli_(generator=generator).mul_(2).sub_(1)

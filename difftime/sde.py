@@ -176,9 +176,13 @@ class Gaussian:
         return self.mean + self.variance.sqrt() * z
 
     def expected_log_prob(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """E log p_noise(x) in nats for any x with these coordinate-wise moments."""
+        """E log p_noise(x) in nats for any x with these coordinate-wise moments, summed over the data axes."""
         terms = (variance + (mean - self.mean) ** 2) / self.variance + torch.log(2 * math.pi * self.variance)
-        return -0.5 * terms.sum()
+        return -0.5 * terms.flatten(mean.ndim - self.mean.ndim).sum(-1)
+
+    def to(self, device: torch.device | str) -> Gaussian:
+        """The same Gaussian with its moments on `device`."""
+        return Gaussian(self.mean.to(device), self.variance.to(device))
 
 
 def standard_noise(sde: SDE, T: float, shape: tuple[int, ...]) -> Gaussian:

@@ -18,6 +18,7 @@ from scipy.interpolate import PchipInterpolator
 
 from difftime.config import OptimumSettings
 from difftime.files import atomic
+from difftime.published import SOURCE, TABLE1
 from difftime.schemas import TABLES, arrow_schema, write_rows
 
 LINE = ["dataset", "sde", "net", "p_noise"]
@@ -36,12 +37,16 @@ def pandera_schema(table: str) -> pa.DataFrameSchema:
     """The checks on a table's values, from the same declaration as its Parquet schema."""
     columns = {}
     for c in TABLES[table]:
-        checks = [] if c.type in ("string", "bool") else [pa.Check(np.isfinite, ignore_na=True, error="is not finite")]
+        checks = (
+            []
+            if c.type in ("string", "bool", "binary")
+            else [pa.Check(np.isfinite, ignore_na=True, error="is not finite")]
+        )
         if c.low is not None:
             checks.append(pa.Check.ge(c.low))
         if c.high is not None:
             checks.append(pa.Check.le(c.high))
-        dtype = {"string": str}.get(c.type, c.type)
+        dtype = {"string": str, "binary": object}.get(c.type, c.type)
         columns[c.name] = pa.Column(dtype, checks, nullable=c.nullable, coerce=c.name == "T")
     return pa.DataFrameSchema(columns, strict=True, ordered=True)
 
@@ -89,6 +94,8 @@ def save(frame: pd.DataFrame, table: str, path: Path) -> None:
 
 
 def _cell_text(value: object) -> str:
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return str(value)
@@ -304,6 +311,91 @@ def _said_of(row: Any) -> str:
     name = f"{row.dataset} {row.sde} {row.net}, {row.p_noise} p_noise"
     remark = f" ({'; '.join(remarks)})" if remarks else ""
     return f"{name}: T* = {row.T_star:.2f} {interval}, ELBO {row.elbo_star:.3f}{se} nats{remark}"
+
+
+def _across_seeds(rows: pd.DataFrame, value: str, error: str) -> tuple[float, float]:
+    """Mean over seeds and its standard error: over the images, which all seeds share, and over the seeds."""
+    mean, n = rows[value].mean(), rows[value].notna().sum()
+    between = rows[value].std(ddof=1) / math.sqrt(n) if n > 1 else 0.0
+    return mean, math.hypot(rows[error].mean(), between)
+
+
+def table1(bpd: pd.DataFrame, elbo: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
+    """The paper's Table 1 for every image cell and p_noise; null where a cell is not measured so."""
+    rows = []
+    cells = pd.concat([bpd[[*LINE, "T"]], elbo[[*LINE, "T"]]]).drop_duplicates()
+    trained = training.set_index(["dataset", "sde", "net", "T"])
+    for keys in cells.itertuples(index=False):
+        here = dict(zip(cells.columns, keys, strict=True))
+        cost = trained.loc[(here["dataset"], here["sde"], here["net"], here["T"])]
+        row: dict[str, object] = here | {
+            "parameters": cost.parameters, "iterations": cost.steps, "seeds": cost.seeds, "weighting": cost.weighting,
+            "device": cost.device, "images_per_second": cost.points_per_second,
+        }  # fmt: skip
+        own_bpd, own_elbo = (t[(t[list(here)] == pd.Series(here)).all(axis=1)] for t in (bpd, elbo))
+        if len(own_bpd):
+            row["bpd"], row["bpd_se"] = _across_seeds(own_bpd, "bpd", "bpd_se")
+            row |= own_bpd[["nfe", "nfe_sd", "batch", "images"]].mean().to_dict()
+        if len(own_elbo):
+            row["elbo_bpd"], row["elbo_bpd_se"] = _across_seeds(own_elbo, "elbo_bpd", "elbo_bpd_se")
+            row |= own_elbo[["kl_low_bpd", "kl_high_bpd"]].mean().to_dict()
+        rows.append(row)
+    columns = {c.name: c.type for c in TABLES["table1"]}
+    frame = pd.DataFrame(rows, columns=list(columns))
+    return frame.astype({name: kind for name, kind in columns.items() if kind in ("float64", "int64")})
+
+
+def _plus_minus(value: float, error: float, digits: int) -> str:
+    if math.isnan(value):
+        return "–"
+    return f"{value:.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
+
+
+TABLE1_HEADER = [
+    "data", "net", "p_noise", "T", "BPD (ODE)", "ELBO (bpd, SDE)", "KL (bpd)", "NFE", "batch", "images/s",
+    "parameters", "iterations", "paper BPD", "paper NFE",
+]  # fmt: skip
+
+
+def table1_rows(frame: pd.DataFrame) -> list[list[str]]:
+    """Table 1 as texts, with the paper's values beside the VP cells of the same data and T."""
+    published = {(row.dataset, row.T): row for row in TABLE1}
+    lines = []
+    for row in frame.sort_values(
+        ["dataset", "sde", "net", "p_noise", "T"], ascending=[True] * 4 + [False]
+    ).itertuples():
+        paper = published.get((row.dataset, row.T)) if row.sde == "vp" and row.p_noise == "standard" else None
+        lines.append([
+            f"{row.dataset} {row.sde}", row.net, row.p_noise, f"{row.T:g}", _plus_minus(row.bpd, row.bpd_se, 3),
+            _plus_minus(row.elbo_bpd, row.elbo_bpd_se, 3),
+            "–" if math.isnan(row.kl_low_bpd) else f"{row.kl_low_bpd:.4f} to {row.kl_high_bpd:.4f}",
+            _plus_minus(row.nfe, row.nfe_sd, 0), "–" if math.isnan(row.batch) else f"{row.batch:.0f}",
+            f"{row.images_per_second:.3g}", f"{row.parameters:,}", f"{row.iterations:,}",
+            f"{paper.bpd:.2f}" if paper else "", f"{paper.nfe:g}" if paper else "",
+        ])  # fmt: skip
+    return lines
+
+
+def latex(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A LaTeX tabular from texts, with booktabs' rules."""
+    special = {"±": "$\\pm$", "–": "--", "_": "\\_", "%": "\\%"}
+    escape = str.maketrans(special)
+    lines = [" & ".join(text.translate(escape) for text in row) + r" \\" for row in [header, *rows]]
+    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
+    return f"\\begin{{tabular}}{{{'l' * 3}{'r' * (len(header) - 3)}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def save_table1(frame: pd.DataFrame, path: Path) -> None:
+    """Write Table 1 as `save` does, but for people in .md and .tex as the paper prints it, its values cited beside."""
+    save(frame, "table1", path)
+    rows = table1_rows(frame)
+    note = f"Paper: Table 1 of {SOURCE}. ± is a standard error; for the NFE the standard deviation over batches."
+    for suffix, text in (
+        (".md", markdown_rows(TABLE1_HEADER, rows) + f"\n{note}\n"),
+        (".tex", latex(TABLE1_HEADER, rows)),
+    ):
+        with atomic(path.with_suffix(suffix)) as temporary:
+            temporary.write_text(text)
 
 
 def findings(results: Path) -> str:

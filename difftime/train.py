@@ -24,15 +24,13 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from difftime.checkpoint import BadFile, load_resume, save_resume
+from difftime.data import TrainingData
 from difftime.progress import Progress
 from difftime.score import NetScore
 from difftime.sde import SDE
 from difftime.streams import stream
 
 log = logging.getLogger("difftime")
-
-BLOCK = 100
-"""Steps whose random numbers are drawn together; a resume state is always taken between blocks."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ class Recipe:
     `weighting`: "likelihood" weighs the squared score error with g² (Eq. 3 itself); "noise" weighs the squared error
     of the predicted noise with 1 (the default of Song et al., 2021c). `time_sampling`: t is drawn uniformly on
     [epsilon, T], or uniformly in lambda = log(sigma²/alpha²); the loss is the same integral over t in both cases.
+    The learning rate grows linearly over the first `warmup` steps; gradients are clipped to the norm `clip`, per seed.
+    The random numbers of `block` steps are drawn together, and a resume state is always taken between blocks.
     """
 
     weighting: Literal["likelihood", "noise"]
@@ -49,17 +49,24 @@ class Recipe:
     steps: int
     batch: int
     learning_rate: float
+    warmup: int
+    clip: float | None
     ema: float
     checkpoint_minutes: float
+    block: int
 
 
 @dataclass(frozen=True)
 class Trained:
-    """`weights` are the exponential moving averages; `loss` holds each seed's mean over a block of steps."""
+    """`weights` are the exponential moving averages; `loss` holds each seed's mean over a block of steps.
+
+    `seconds` is the wall-clock time of all steps, also of those before the run was cut and resumed.
+    """
 
     weights: dict[str, Tensor]
     step: list[int]
     loss: Float[Tensor, "blocks seeds"]
+    seconds: float
 
 
 class Diverged(Exception):
@@ -72,11 +79,11 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class _Batches:
-    """The inputs of a block of steps: noisy points, their times, the noise in them, and the weight in the loss."""
+    """A block of steps: what the network sees, its times, what it should output, and the weight in the loss."""
 
-    x_t: Float[Tensor, "block seeds batch d"]
+    inputs: Float[Tensor, "block seeds batch d"]
     t: Float[Tensor, "block seeds batch"]
-    z: Float[Tensor, "block seeds batch d"]
+    target: Float[Tensor, "block seeds batch d"]
     weight: Float[Tensor, "block seeds batch"]
 
 
@@ -94,24 +101,20 @@ def _times(u: Tensor, sde: SDE, T: float, epsilon: float, recipe: Recipe) -> tup
 
 
 def _draw(
-    data: Float[Tensor, "seeds n d"],
-    seeds: Sequence[str],
-    block: int,
-    sde: SDE,
-    T: float,
-    epsilon: float,
-    recipe: Recipe,
+    data: TrainingData, seeds: Sequence[str], block: int, score: NetScore, T: float, epsilon: float, recipe: Recipe
 ) -> _Batches:
-    """The inputs of steps block·BLOCK to (block+1)·BLOCK - 1, in float32 but for the times, which start as float64."""
-    d, draws = data.shape[-1], []
-    for seed, points in zip(seeds, data, strict=True):
-        generator = stream(seed, "training noise", block)
-        index = torch.randint(len(points), (BLOCK, recipe.batch), generator=generator)
-        u = torch.rand(BLOCK, recipe.batch, dtype=torch.float64, generator=generator)
-        draws.append((points[index], u, torch.randn(BLOCK, recipe.batch, d, generator=generator)))
+    """A block of steps in float32, but computed in the float64 of the times, on the device of `data`."""
+    size, draws = (recipe.block, recipe.batch), []
+    for k, seed in enumerate(seeds):
+        generator = stream(seed, "training noise", block, device=data.device)
+        x0 = data.draw(k, size, generator)
+        u = torch.rand(size, dtype=torch.float64, generator=generator, device=data.device)
+        draws.append((x0, u, torch.randn(*size, data.d, generator=generator, device=data.device)))
     x0, u, z = (torch.stack(parts, 1) for parts in zip(*draws, strict=True))
-    t, weight = _times(u, sde, T, epsilon, recipe)
-    return _Batches(sde.perturb(x0, t, z).float(), t.float(), z, weight.float())
+    t, weight = _times(u, score.sde, T, epsilon, recipe)
+    inputs = score.inputs(score.sde.perturb(x0, t, z), t)
+    target, factor = score.regression(z, t)
+    return _Batches(inputs.float(), t.float(), target.float(), (weight * factor).float())
 
 
 @contextmanager
@@ -136,10 +139,11 @@ class _Run:
         self.parameters = list(self.net.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.moments = [[torch.zeros_like(p) for p in self.average] for _ in range(2)]
-        self.counts = [torch.zeros(()) for _ in self.average]
+        self.counts = [torch.zeros((), device=p.device) for p in self.average]
         self.block: int = 0
         self.losses: list[Tensor] = []
-        self.saved = time.monotonic()
+        self.seconds = 0.0
+        self.started = self.saved = time.monotonic()
         if resume is not None:
             self._load(resume)
 
@@ -152,9 +156,15 @@ class _Run:
         if state is None:
             return
         self.net.load_state_dict(state["net"])
-        self.average, self.moments, self.counts = state["average"], state["moments"], state["counts"]
-        self.block, self.losses = state["block"], list(state["losses"])
-        log.info("Resuming at step %d from %s", self.block * BLOCK, resume)
+        device = self.average[0].device
+        self.average, self.counts = ([x.to(device) for x in state[name]] for name in ("average", "counts"))
+        self.moments = [[x.to(device) for x in moment] for moment in state["moments"]]
+        self.block, self.losses, self.seconds = state["block"], list(state["losses"]), state["seconds"]
+        log.info("Resuming at step %d from %s", self.block * self.recipe.block, resume)
+
+    def elapsed(self) -> float:
+        """Seconds of training, with those of the runs before this one."""
+        return self.seconds + time.monotonic() - self.started
 
     def save(self) -> None:
         """Write the resume state, if there is a place for it."""
@@ -168,6 +178,7 @@ class _Run:
             "moments": self.moments,
             "counts": self.counts,
             "losses": torch.stack(self.losses),
+            "seconds": self.elapsed(),
         }
         save_resume(self.resume, state)
         self.saved = time.monotonic()
@@ -176,10 +187,15 @@ class _Run:
     def step(self, number: int, loss: Tensor) -> None:
         """Adam on the gradient of `loss`, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n))."""
         gradients = torch.autograd.grad(loss, self.parameters)
+        if self.recipe.clip is not None:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            # a factor of nan for a norm that is not finite: the loss is checked, and says so
+            torch._foreach_mul_(gradients, (self.recipe.clip / norm).clamp(max=1.0))
+        rate = self.recipe.learning_rate * min(1.0, (number + 1) / max(1, self.recipe.warmup))
         # the functional form: constructing torch.optim.Adam imports the compiler, for a second
         adam(
             self.parameters, list(gradients), *self.moments, [], self.counts, fused=True, amsgrad=False, maximize=False,
-            beta1=0.9, beta2=0.999, lr=self.recipe.learning_rate, weight_decay=0.0, eps=1e-8,
+            beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8,
         )  # fmt: skip
         decay = min(self.recipe.ema, (1 + number) / (10 + number))
         torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
@@ -205,7 +221,7 @@ def _check(losses: Float[Tensor, "steps seeds"], first: int, history: list[Tenso
 
 def train(
     score: NetScore,
-    data: Float[Tensor, "seeds n d"],
+    data: TrainingData,
     *,
     T: float,
     epsilon: float,
@@ -215,7 +231,7 @@ def train(
     cell: str,
     resume: Path | None = None,
 ) -> Trained:
-    """Minimise Eq. 3 for the models of `score.net`, one per seed, on its own row of `data`.
+    """Minimise Eq. 3 for the models of `score.net`, one per seed, on the device they and `data` are on.
 
     `name` is the cell's for messages, `cell` the digest of all that determines the result. With `resume`, the state is
     saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed is the mean over its batch; for the
@@ -223,29 +239,33 @@ def train(
     SIGTERM.
     """
     run = _Run(score, recipe, cell, resume)
-    blocks = math.ceil(recipe.steps / BLOCK)
-    progress = Progress(f"train {name}", recipe.steps, "step", done=min(run.block * BLOCK, recipe.steps))
+    blocks = math.ceil(recipe.steps / recipe.block)
+    progress = Progress(f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps))
+    score.net.train()
     with _stop_signal() as stop:
         while run.block < blocks:
-            first = run.block * BLOCK
-            batches = _draw(data.float(), seeds, run.block, score.sde, T, epsilon, recipe)
+            first = run.block * recipe.block
+            batches = _draw(data, seeds, run.block, score, T, epsilon, recipe)
             losses = []
-            for k in range(min(BLOCK, recipe.steps - first)):
-                error = score.noise(batches.x_t[k], batches.t[k]) - batches.z[k]
+            # dropout draws from PyTorch's own generator
+            torch.manual_seed(stream(*seeds, "dropout", run.block).initial_seed())
+            for k in range(min(recipe.block, recipe.steps - first)):
+                error = score.net(batches.inputs[k], batches.t[k]) - batches.target[k]
                 loss = (batches.weight[k] * error.square().sum(-1)).mean(1)
                 run.step(first + k, loss.sum())
                 losses.append(loss.detach())
-            _check(torch.stack(losses), first, run.losses, name)
-            run.losses.append(torch.stack(losses).mean(0))
+            of_block = torch.stack(losses).cpu()
+            _check(of_block, first, run.losses, name)
+            run.losses.append(of_block.mean(0))
             run.block += 1
             progress.advance(len(losses), f"loss {run.losses[-1].mean():.4g}")
             if stop.is_set():
                 run.save()
                 raise Interrupted(
-                    f"Training of {name} was asked to stop; its state after step {run.block * BLOCK} is saved."
+                    f"Training of {name} was asked to stop; its state after step {run.block * recipe.block} is saved."
                 )
             if time.monotonic() - run.saved > 60 * recipe.checkpoint_minutes:
                 run.save()
     progress.close()
-    steps = [min((block + 1) * BLOCK, recipe.steps) for block in range(blocks)]
-    return Trained(run.weights(), steps, torch.stack(run.losses))
+    steps = [min((block + 1) * recipe.block, recipe.steps) for block in range(blocks)]
+    return Trained(run.weights(), steps, torch.stack(run.losses), run.elapsed())

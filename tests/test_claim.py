@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 import yaml
 from scipy.stats import spearmanr
 
@@ -34,10 +33,15 @@ def trained(sde: str) -> pd.DataFrame:
     for T in TIMES:
         cell = study.cell("toy", sde, "mlp-32x2", T)
         problem = build(cell)
-        data = torch.stack([problem.data.training(seed) for seed in problem.seeds])
         place = {"T": cell.T, "epsilon": problem.epsilon}
         weights = train(
-            problem.score, data, **place, recipe=recipe(cell, 60.0), seeds=problem.seeds, name=cell.name, cell=""
+            problem.score,
+            problem.training(),
+            **place,
+            recipe=recipe(cell, 60.0),
+            seeds=problem.seeds,
+            name=cell.name,
+            cell="",
         ).weights
         problem.score.net.load_state_dict(weights)
         ends = end_terms(problem.density, problem.sde, problem.noise("standard"), **place, points=1, seed="test")

@@ -213,7 +213,7 @@ def test_every_table_that_is_collected_has_a_measurement() -> None:
         (settings().canonical()[:99], "cannot be read as a cell's settings", "Delete it and run Snakemake"),
         ("[]", "has a fault", "must be keys and their values"),
         (settings().canonical().replace('"T": 0.5', '"T": -0.5'), "has a fault", "T: must be greater than 0"),
-        (settings().canonical().replace('"mlp"', '"unet"'), "has a fault", "network.kind: must be 'mlp'"),
+        (settings().canonical().replace('"mlp"', '"unet"'), "has a fault", "network: kind must be 'mlp', 'ncsnpp'"),
     ],
     ids=["missing", "empty", "cut short", "a list", "negative T", "unknown network"],
 )
@@ -348,7 +348,10 @@ def test_a_damaged_list_of_cells_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(cell: Path) -> None:
     taken = cell.parent / "taken"
     taken.write_text("a file")
-    grid = [{"dataset": "toy", "sde": "vp", "net": "mlp", "T": 0.5}]
+    grid = {
+        "study": [{"dataset": "toy", "sde": "vp", "net": "mlp", "T": 0.5}],
+        "families": {"toy": "mixture"},
+    }
     (cell.parent / "cells.json").write_text(json.dumps(grid))
     before = snapshot(cell.parent)
     message = refusal("collect", "elbo", "--cells", cell.parent / "cells.json", "--output", taken / "elbo.parquet")

@@ -25,17 +25,18 @@ from typer.testing import CliRunner
 
 from difftime.cli import app
 from difftime.config import (
+    MEASURED_BY,
     BadSettings,
     Block,
     Cell,
     ElboSettings,
     FigureSettings,
+    Grid,
     LikelihoodSettings,
     OptimumSettings,
     SampleSettings,
     Study,
     cell_name,
-    cells_measured,
     parse,
     read_cell,
     read_study,
@@ -230,12 +231,16 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
         PLANE | {"datasets.toy.covariances": [[[1.0]], [[1.0]]]},
         [("datasets.toy.covariances:", "a 2 × 2 matrix, as the means have 2 coordinates")],
     ),
-    "unknown kind of data": ({"datasets.toy.kind": "mnist"}, [("datasets.toy.kind:", "must be 'mixture'", "'mnist'")]),
+    "unknown kind of data": (
+        {"datasets.toy.kind": "mnits"},
+        [("datasets.toy:", "kind must be 'mixture', 'mnist', 'cifar10', 'mnist5k', 'folder', 'npz'", "'mnits'")],
+    ),
     "no data sets": (
         {"datasets": {}},
         [
             ("datasets:", "must not be empty"),
             ("study[0].dataset[0]:", "no dataset has this name"), ("study[1].dataset[0]:", "no dataset has this name"),
+            ("study[2].dataset[0]:", "no dataset has this name"),
         ],
     ),
     "data sets that are a list": ({"datasets": ["toy"]}, [("datasets:", "must be keys and their values", "['toy']")]),
@@ -269,7 +274,10 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     "key of another SDE": ({"sdes.vp.base": 25}, [("sdes.vp.base:", "known here are epsilon, kind, beta_min")]),
     "SDE that is a number": ({"sdes.vp": 3}, [("sdes.vp:", "must be keys and their values", "3")]),
     # networks and training
-    "unknown kind of network": ({"nets.mlp-32x2.kind": "unet"}, [("nets.mlp-32x2.kind:", "must be 'mlp'", "'unet'")]),
+    "unknown kind of network": (
+        {"nets.mlp-32x2.kind": "unet"},
+        [("nets.mlp-32x2:", "kind must be 'mlp', 'ncsnpp'", "'unet'")],
+    ),
     "network of no width": ({"nets.mlp-32x2.width": 0}, [("nets.mlp-32x2.width:", "must be at least 1")]),
     "unknown activation": (
         {"nets.mlp-32x2.activation": "swish"},
@@ -501,10 +509,11 @@ def test_sampling_needs_no_figure_and_no_figure_needs_the_whole_study() -> None:
 
 
 def test_the_grid_is_the_product_of_every_block_each_cell_once() -> None:
-    first, second = (block["T"] for block in settings()["study"])
+    first, second, third = (block["T"] for block in settings()["study"])
     wanted = [
         *itertools.product(["toy"], ["vp", "ve"], ["mlp-32x2"], first),
         *itertools.product(["toy"], ["vp", "ve"], ["mlp-16x1", "mlp-64x3"], second),
+        *itertools.product(["mnist5k"], ["vp"], ["unet-16"], third),
     ]
     found = [(k["dataset"], k["sde"], k["net"], float(k["T"])) for k, _ in study().grid()]
     assert found == wanted
@@ -522,10 +531,14 @@ def test_a_cell_is_found_again_by_its_keys(path: Path) -> None:
 
 def test_cells_are_listed_by_the_measurements_of_their_block() -> None:
     whole = study()
-    measured = {m: cells_measured(json.loads(whole.grid_json()), m) for m in ("elbo", "likelihood", "samples")}
-    first = [cell_name(keys) for keys, block in whole.grid() if block == whole.study[0]]
-    assert measured["likelihood"] == measured["samples"] == first
-    assert measured["elbo"] == [cell_name(keys) for keys, _ in whole.grid()]
+    assert parse(Grid, json.loads(whole.cells().canonical()), "cells.json") == whole.cells()
+    measured = {table: whole.cells().measured(table) for table in MEASURED_BY}
+    toy, capacities, images = ([cell_name(keys) for keys, block in whole.grid() if block == one] for one in whole.study)
+    for table in ("likelihood", "samples", "modes", "histogram", "cost"):
+        assert measured[table] == toy
+    assert measured["elbo"] == [*toy, *capacities]
+    for table in ("image_elbo", "bpd", "image_samples", "training", "history"):
+        assert measured[table] == images
 
 
 def test_the_networks_training_wins_over_the_data_sets_where_it_says_something() -> None:
@@ -560,7 +573,7 @@ def rewritten(value: Any) -> Any:
 def test_the_canonical_text_knows_neither_the_order_of_keys_nor_1_from_1_0(path: Path) -> None:
     one, other = read_study(settings(path), "one"), read_study(rewritten(settings(path)), "other")
     assert one.canonical() == other.canonical()
-    assert one.grid_json() == other.grid_json()
+    assert one.cells().canonical() == other.cells().canonical()
     for keys, _ in one.grid():
         assert one.cell(**keys).canonical() == other.cell(**keys).canonical()
 
@@ -587,23 +600,28 @@ TRAINS = {
     "datasets.toy.samples": 4096, "datasets.toy.seeds": 4,
     "datasets.toy.training.weighting": "noise", "datasets.toy.training.time_sampling": "lambda",
     "datasets.toy.training.steps": 3001, "datasets.toy.training.batch": 255,
-    "datasets.toy.training.learning_rate": 2e-3, "datasets.toy.training.ema": 0.99,
+    "datasets.toy.training.learning_rate": 2e-3, "datasets.toy.training.warmup": 5,
+    "datasets.toy.training.clip": 1.0, "datasets.toy.training.ema": 0.99,
     "sdes.vp.beta_min": 0.2, "sdes.vp.beta_max": 19, "sdes.vp.epsilon": 1e-4,
     "nets.mlp-32x2.width": 33, "nets.mlp-32x2.depth": 3, "nets.mlp-32x2.activation": "tanh",
     "nets.mlp-32x2.time_features": "fourier", "nets.mlp-32x2.scale_input": True, "nets.mlp-32x2.predicts": "noise",
     "nets.mlp-32x2.training": {"batch": 128},
 }  # fmt: skip
 MEASURES = {
-    "results": "elsewhere", "p_noise": ["matched", "standard"], "checkpoint_minutes": 1,
+    "results": "elsewhere", "p_noise": ["matched", "standard"], "checkpoint_minutes": 1, "data_dir": "elsewhere",
     "study[0].T": [0.5, 0.6, 0.8, 1, 2], "study[0].measure": ["samples", "elbo"],
     "elbo.time_steps": 80, "elbo.points": 2,
     "likelihood.points": 9, "likelihood.rtol": 1e-6, "likelihood.atol": 1e-6, "likelihood.max_evaluations": 99,
     "likelihood.grid_cells": 99, "likelihood.grid_steps": 99,
     "samples.points": 9, "samples.steps_per_unit_time": 9, "samples.rtol": 1e-6, "samples.atol": 1e-6,
     "samples.max_evaluations": 99, "samples.bins": 9,
+    "bpd.images": 9, "bpd.draws": 2, "bpd.batch": 9, "bpd.rtol": 1e-6, "bpd.atol": 1e-6, "bpd.max_evaluations": 99,
+    "bpd.precision": "bfloat16",
+    "image_elbo.images": 9, "image_elbo.pairs": 9, "image_elbo.batch": 9,
+    "image_samples.images": 9, "image_samples.steps_per_unit_time": 9,
     "optimum.resamples": 9, "optimum.confidence": 0.5,
     "figures.draw": ["fig1"], "figures.dataset": "other", "figures.net": "mlp-64x3",
-    "figures.capacities": ["mlp-16x1"], "figures.histogram_T": [0.5], "figures.p_noise": "matched",
+    "figures.capacities": ["mlp-16x1"], "figures.histogram_T": [0.5], "figures.images": 9, "figures.p_noise": "matched",
     "figures.width": 3, "figures.font_size": 9,
 }  # fmt: skip
 OTHERS = {
@@ -647,6 +665,9 @@ def leaves(model: type[BaseModel], place: str) -> set[str]:
     return {f"{place}.{name}" for name in model.model_fields}
 
 
+MEASURED_WITH = ("elbo", "likelihood", "samples", "bpd", "image_elbo", "image_samples", "optimum", "figures")
+
+
 def test_the_two_lists_above_leave_out_no_setting() -> None:
     whole = study()
     listed = TRAINS.keys() | MEASURES.keys()
@@ -656,9 +677,7 @@ def test_the_two_lists_above_leave_out_no_setting() -> None:
         leaves(type(whole.sdes["vp"]), "sdes.vp"),
         leaves(type(whole.nets["mlp-32x2"]), "nets.mlp-32x2"),
     )
-    measures = set().union(
-        *(leaves(type(getattr(whole, name)), name) for name in ("elbo", "likelihood", "samples", "optimum", "figures"))
-    )
+    measures = set().union(*(leaves(type(getattr(whole, name)), name) for name in MEASURED_WITH))
     only_one_choice = {"datasets.toy.kind", "datasets.toy.covariances", "sdes.vp.kind", "nets.mlp-32x2.kind"}
     assert trains - listed - only_one_choice == {"datasets.toy.training"}
     assert measures <= listed
@@ -736,11 +755,13 @@ def test_a_cell_file_with_faults_tells_every_one_by_its_place(tmp_path: Path) ->
 
 
 def test_a_list_of_cells_with_a_fault_is_refused() -> None:
-    blocks = [block.model_dump(mode="json") for block in study().study]
-    blocks[0]["T"][0] = -1
-    with pytest.raises(BadSettings, match=r"the list of cells has a fault:\n  - T\[0\]: must be greater than 0"):
-        cells_measured(blocks, "elbo")
-    assert parse(Block, blocks[1], "test") == study().study[1]
+    cells = json.loads(study().cells().canonical())
+    cells["study"][0]["T"][0] = -1
+    with pytest.raises(
+        BadSettings, match=r"the list of cells has a fault:\n  - study\[0\].T\[0\]: must be greater than 0"
+    ):
+        parse(Grid, cells, "the list of cells")
+    assert parse(Block, cells["study"][1], "test") == study().study[1]
 
 
 # Through Snakemake itself
@@ -801,7 +822,7 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
         [
             "The configuration has 2 faults:",
             "  - study[0].T[0]: must be above the epsilon = 1e-05 of sde vp (found: 1e-06)",
-            "  - study[1].dataset[0]: no dataset has this name; defined are toy (found: 'cifar')",
+            "  - study[1].dataset[0]: no dataset has this name; defined are toy, mnist5k (found: 'cifar')",
         ],
     ),
     "results that are a file": (

@@ -23,8 +23,9 @@ from matplotlib.patches import StepPatch
 from scipy.stats import norm
 
 from difftime import figures, tables
-from difftime.config import FIGURE_TABLE, FigureSettings
+from difftime.config import FIGURE_TABLE, IMAGE_FIGURES, FigureSettings
 from difftime.figures import sensitivity, style
+from difftime.published import T_STAR
 from difftime.schemas import TABLES
 
 REPORT = Path(__file__).parent.parent / "workflow" / "report"
@@ -32,7 +33,7 @@ SDES, TIMES, SEEDS = ("vp", "ve"), (0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0)
 NETS = {"mlp-16x1": 1.3, "mlp-32x2": 1.0, "mlp-64x3": 0.8}
 SETTINGS = FigureSettings()
 CEILING = -0.852
-DEFAULTS = {"string": "none", "float64": 0.0, "int64": 1, "bool": True}
+DEFAULTS = {"string": "none", "float64": 0.0, "int64": 1, "bool": True, "binary": b""}
 Row = dict[str, Any]
 
 
@@ -133,10 +134,50 @@ def optimum() -> pd.DataFrame:
     return table("optimum", rows)
 
 
+def image_cells(**options: Any) -> list[Row]:
+    return cells(dataset=("mnist",), net=("unet",), T=(0.2, 0.4, 0.6, 1.0), **options)
+
+
+def table1() -> pd.DataFrame:
+    rows = []
+    for cell in image_cells():
+        T = cell["T"]
+        values = {"bpd": 1.2 + 0.5 * math.exp(-9 * T), "bpd_se": 0.01, "elbo_bpd": 1.5 + 0.2 * T, "elbo_bpd_se": 0.02}
+        bracket = {"kl_low_bpd": 0.4 * math.exp(-9 * T), "kl_high_bpd": 0.6 * math.exp(-9 * T)}
+        solver = {"nfe": 150 + 100 * T, "nfe_sd": 4.0, "batch": 50.0, "images": 100.0}
+        study = {"seeds": SEEDS, "iterations": 800, "weighting": "likelihood", "images_per_second": 99.5}
+        rows.append(cell | values | bracket | solver | study)
+    return table("table1", rows)
+
+
+SIZE = 4
+
+
+def image_samples() -> pd.DataFrame:
+    rows = []
+    for cell in image_cells(seed=range(2)):
+        for image in range(10):
+            key = (cell["sde"], cell["T"], cell["seed"], image)
+            grey = np.random.default_rng([*repr(key).encode()]).integers(256, size=SIZE * SIZE, dtype=np.uint8)
+            own = {"image": image, "steps": math.ceil(500 * cell["T"]), "size": SIZE, "pixels": grey.tobytes()}
+            rows.append(cell | own | {"channels": 1})
+    return table("image_samples", rows)
+
+
+def history() -> pd.DataFrame:
+    rows = []
+    for cell in image_cells(seed=range(SEEDS)):
+        if cell.pop("p_noise") == "standard":
+            rows += [cell | {"step": 10 * k, "loss": (50 + cell["seed"]) / k + cell["T"]} for k in range(1, 201)]
+    return table("history", rows)
+
+
 FACTORY: dict[str, Callable[[], pd.DataFrame]] = {
     "samples": samples, "summary": summary, "histogram": histogram, "cost": cost, "optimum": optimum,
+    "table1": table1, "image_samples": image_samples, "history": history,
 }  # fmt: skip
 FIGURES = tuple(FIGURE_TABLE)
+TOY_FIGURES = tuple(name for name in FIGURES if name not in IMAGE_FIGURES)
 
 
 def drawn(name: str, frame: pd.DataFrame | None = None, settings: FigureSettings = SETTINGS) -> Figure:
@@ -193,6 +234,9 @@ UNITS = {
     "quality": ["[units of $x$]", "[nats]", "[1]", "diffusion time"],
     "cost": ["[1]", "[s]", "diffusion time"],
     "sensitivity": ["diffusion time $T^*$"],
+    "table1": ["bits per dimension", "NFE [1]", "diffusion time"],
+    "images": [],
+    "learning": ["[nats per image]", "training step"],
 }
 
 
@@ -202,8 +246,9 @@ def test_axes_carry_units_and_panels_name_their_sde(pictures: dict[str, Figure],
     labels = " ".join(one.get_xlabel() + one.get_ylabel() for one in axes)
     titles = " ".join(one.get_title(place) for one in axes for place in ("left", "center"))
     assert all(unit in labels for unit in UNITS[name])
-    assert "VP" in titles
-    assert "VE" in titles
+    said = titles if name != "learning" else pictures[name].texts[0].get_text().upper()
+    assert "VP" in said
+    assert "VE" in said
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -222,12 +267,13 @@ def test_a_figure_is_as_wide_as_the_page_and_nothing_reaches_beyond_it(pictures:
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_legend_and_the_settings_lie_outside_all_panels(pictures: dict[str, Figure], name: str) -> None:
     figure = pictures[name]
-    outside = [figure.legends[0].get_window_extent(), figure.texts[0].get_window_extent()]
+    outside = [shown.get_window_extent() for shown in (*figure.legends, figure.texts[0])]
+    assert len(outside) == (1 if name == "images" else 2)
     panels = [one.get_tightbbox() for one in figure.axes if one.get_visible()]
     assert not any(box.overlaps(panel) for box in outside for panel in panels)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", TOY_FIGURES)
 def test_a_figure_prints_the_settings_it_was_made_with(pictures: dict[str, Figure], name: str) -> None:
     said = pictures[name].texts[0].get_text()
     assert "dataset toy" in said
@@ -359,8 +405,8 @@ def test_sensitivity_shows_every_optimum_with_interval_and_plateau(pictures: dic
         for gid, column in ((sensitivity.INTERVAL, "T_star"), (sensitivity.PLATEAU, "plateau")):
             ends = [tuple(line.get_xdata()) for line in axes.lines if line.get_gid() == gid]
             assert ends == [*zip(rows[f"{column}_low"], rows[f"{column}_high"], strict=True)]
-        assert axes.lines[0].get_xdata() == [sensitivity.PAPER[sde]] * 2
-        assert f"{sensitivity.PAPER[sde]:g}" in axes.get_title("right")
+        assert axes.lines[0].get_xdata() == [T_STAR[sde]] * 2
+        assert f"{T_STAR[sde]:g}" in axes.get_title("right")
 
 
 @pytest.mark.parametrize(
@@ -437,13 +483,13 @@ def test_infinities_never_reach_a_figure() -> None:
         tables.check(frame, "samples", "the table")
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", TOY_FIGURES)
 def test_a_table_without_the_rows_asked_for_is_refused_with_what_there_is(name: str) -> None:
     with pytest.raises(tables.BadTable, match=r"'mnist'.*toy"):
         drawn(name, settings=FigureSettings(dataset="mnist"))
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", TOY_FIGURES)
 def test_one_seed_one_sde_and_one_network_make_a_figure_too(name: str) -> None:
     frame = FACTORY[FIGURE_TABLE[name]]().query("sde == 've'")
     for key, value in (("seed", 0), ("net", "mlp-32x2")):
@@ -490,9 +536,13 @@ def caption(template: str, **known: Any) -> str:
 
 
 CONFIG = {
-    "datasets": {"toy": {"kind": "mixture", "means": [1.0, 3.0]}},
+    "datasets": {"toy": {"kind": "mixture", "means": [1.0, 3.0]}, "mine": {"kind": "folder", "path": "pictures"}},
     "sdes": {"vp": {"kind": "vp", "epsilon": 1e-5}},
-    "nets": {"mlp-32x2": {"kind": "mlp", "width": 32}, "other": {"kind": "mlp", "width": 5}},
+    "nets": {
+        "mlp-32x2": {"kind": "mlp", "width": 32},
+        "other": {"kind": "mlp", "width": 5},
+        "unet": {"kind": "ncsnpp", "width": 7},
+    },
     "study": [{"dataset": "toy", "sde": ["vp"], "net": "mlp-32x2", "T": [0.5, 1.0]}],
 }
 
@@ -513,11 +563,14 @@ def test_every_figure_has_a_caption_of_its_own_with_its_settings() -> None:
         assert "p_noise: standard" in text
         assert "epsilon 1e-05" in text
         assert ("width 5" in text) == (name == "sensitivity")
+        assert ("width 7" in text) == (name in IMAGE_FIGURES or name == "sensitivity")
+        assert ("path pictures" in text) == (name in IMAGE_FIGURES)
+        assert ("means [1.0, 3.0]" in text) == (name not in IMAGE_FIGURES)
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name != "history"])
+@pytest.mark.parametrize("name", TABLES)
 def test_every_table_has_a_caption(name: str) -> None:
-    rule = {"optimum": "optimum", "bounds": "bounds", "summary": "summarise"}.get(name)
+    rule = {"optimum": "optimum", "bounds": "bounds", "summary": "summarise", "table1": "table1"}.get(name)
     text = caption("table.rst", wildcards={} if rule else {"table": name}, rule=rule or "collect", params={})
     assert not text.startswith("Units")
 

@@ -121,3 +121,10 @@ def test_the_expected_log_prob_of_a_gaussian_needs_only_moments() -> None:
     x = torch.tensor([[-1.0], [0.5], [4.0]]).double()
     expected = noise.log_prob(x).mean()
     assert torch.allclose(noise.expected_log_prob(x.mean(0), x.var(0, correction=0)), expected)
+
+
+def test_the_expected_log_prob_of_a_batch_has_a_value_for_each_point() -> None:
+    noise = Gaussian(torch.zeros(2, 3).double(), torch.full((2, 3), 2.0).double())
+    means = torch.randn(4, 2, 3, dtype=torch.float64)
+    together = noise.expected_log_prob(means, at(0.5))
+    assert torch.allclose(together, torch.stack([noise.expected_log_prob(mean, at(0.5)) for mean in means]))

@@ -3,19 +3,21 @@
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from difftime import train as module
+from difftime.data import MixtureSample
 from difftime.elbo import path_terms
 from difftime.mixture import Mixture
 from difftime.nets.mlp import MLP
 from difftime.score import ExactScore, NetScore
 from difftime.sde import SDE, VP
 from difftime.streams import stream
-from difftime.train import BLOCK, Diverged, Interrupted, Recipe, Trained, train
+from difftime.train import Diverged, Interrupted, Recipe, Trained, train
 
 RECIPE = Recipe(
     weighting="likelihood",
@@ -23,9 +25,13 @@ RECIPE = Recipe(
     steps=350,
     batch=32,
     learning_rate=1e-3,
+    warmup=0,
+    clip=None,
     ema=0.999,
     checkpoint_minutes=60.0,
+    block=100,
 )
+BLOCK = RECIPE.block
 SEEDS = ["0/a", "0/b", "0/c"]
 ARGUMENTS = {"T": 0.6, "epsilon": 1e-3, "name": "a cell", "cell": "digest"}
 
@@ -36,8 +42,7 @@ def score(seeds: list[str], sde: SDE | None = None) -> NetScore:
 
 
 def run(toy: Mixture, seeds: list[str] = SEEDS, recipe: Recipe = RECIPE, **changes) -> Trained:
-    data = torch.stack([toy.sample(500, stream(seed, "training data")) for seed in seeds])
-    return train(score(seeds), data, recipe=recipe, seeds=seeds, **(ARGUMENTS | changes))
+    return train(score(seeds), MixtureSample.of(toy, 500, seeds), recipe=recipe, seeds=seeds, **(ARGUMENTS | changes))
 
 
 def equal(a: Trained, b: Trained) -> bool:
@@ -49,13 +54,14 @@ def test_both_ways_to_sample_t_estimate_the_same_loss(toy: Mixture, sde: SDE, we
     """The mean of weight · ||z_hat - z||² over batches is one integral over t, whatever the density of t."""
     estimates = []
     for sampling in ("uniform", "lambda"):
-        recipe = Recipe(weighting, sampling, 1, 2000, 1e-3, 0.9, 60.0)
-        data = toy.sample(4000, stream("data"))[None]
-        batches = module._draw(data, ["s"], 0, sde, 0.8, 0.05, recipe)
+        recipe = replace(RECIPE, weighting=weighting, time_sampling=sampling, batch=2000)
+        data = MixtureSample.of(toy, 4000, ["s"])
+        batches = module._draw(data, ["s"], 0, score(["s"], sde), 0.8, 0.05, recipe)
         z_hat = (
-            -ExactScore(toy, sde)(batches.x_t.double(), batches.t.double()) * sde.sigma(batches.t.double())[..., None]
+            -ExactScore(toy, sde)(batches.inputs.double(), batches.t.double())
+            * sde.sigma(batches.t.double())[..., None]
         )
-        values = (batches.weight * (z_hat - batches.z).square().sum(-1)).flatten()
+        values = (batches.weight * (z_hat - batches.target).square().sum(-1)).flatten()
         estimates.append((values.mean().item(), values.std().item() / math.sqrt(len(values))))
     (a, a_se), (b, b_se) = estimates
     assert abs(a - b) < 4 * math.hypot(a_se, b_se)
@@ -64,10 +70,10 @@ def test_both_ways_to_sample_t_estimate_the_same_loss(toy: Mixture, sde: SDE, we
 def test_the_likelihood_weighted_loss_of_the_exact_score_is_twice_K(toy: Mixture, sde: SDE) -> None:
     exact = ExactScore(toy, sde)
     K = path_terms(exact, toy, sde, 0.8, 0.05, seeds=1, time_steps=100, points=1, seed="test").K.item()
-    recipe = Recipe("likelihood", "lambda", 1, 2000, 1e-3, 0.9, 60.0)
-    batches = module._draw(toy.sample(20_000, stream("data"))[None], ["s"], 0, sde, 0.8, 0.05, recipe)
-    z_hat = -exact(batches.x_t.double(), batches.t.double()) * sde.sigma(batches.t.double())[..., None]
-    values = (batches.weight * (z_hat - batches.z).square().sum(-1)).flatten()
+    recipe = replace(RECIPE, time_sampling="lambda", batch=2000)
+    batches = module._draw(MixtureSample.of(toy, 20_000, ["s"]), ["s"], 0, score(["s"], sde), 0.8, 0.05, recipe)
+    z_hat = -exact(batches.inputs.double(), batches.t.double()) * sde.sigma(batches.t.double())[..., None]
+    values = (batches.weight * (z_hat - batches.target).square().sum(-1)).flatten()
     # the 20,000 data points are drawn with replacement 200,000 times: their own error dominates
     assert values.mean().item() == pytest.approx(2 * K, abs=4 * values.std().item() / math.sqrt(20_000))
 
@@ -175,13 +181,15 @@ def test_the_average_warms_up(toy: Mixture) -> None:
     recipe = Recipe(**{**RECIPE.__dict__, "steps": 3, "ema": 0.9999})
     trained = run(toy, recipe=recipe)
     model = score(SEEDS)
-    data = torch.stack([toy.sample(500, stream(seed, "training data")) for seed in SEEDS])
+    data = MixtureSample.of(toy, 500, SEEDS)
     parameters = list(model.net.parameters())
     average = [p.detach().clone() for p in parameters]
     adam = torch.optim.Adam(parameters, lr=recipe.learning_rate)
-    batches = module._draw(data.float(), SEEDS, 0, model.sde, 0.6, 1e-3, recipe)
+    batches = module._draw(data, SEEDS, 0, model, 0.6, 1e-3, recipe)
     for n in range(3):
-        loss = (batches.weight[n] * (model.noise(batches.x_t[n], batches.t[n]) - batches.z[n]).square().sum(-1)).mean(1)
+        loss = (
+            batches.weight[n] * (model.net(batches.inputs[n], batches.t[n]) - batches.target[n]).square().sum(-1)
+        ).mean(1)
         adam.zero_grad()
         loss.sum().backward()
         adam.step()

@@ -1,6 +1,6 @@
 """Render into README.md what is not typed by hand: the rules' graph, the findings, the measured speed.
 
-    python -m workflow.readme rulegraph|findings|speed
+    python -m workflow.readme rulegraph|findings|table1|speed
 
 Each part stands between its own pair of markers. `findings` reads the default study's tables and copies its figures to
 docs/figures; `speed` runs the benchmarks.
@@ -18,11 +18,9 @@ import pandas as pd
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
-PAPER = {"vp": "0.6", "ve": "0.85"}
-"""T* of the paper's Fig. 2, section 3 (the sentence there swaps the two acronyms)."""
 NET = "mlp-32x2"
 """The network of the paper's comparison; the others are studied for Fig. 3."""
-SHOWN = ("fig1", "fig2", "fig3", "fig4", "quality", "cost")
+SHOWN = ("fig1", "fig2", "fig3", "fig4", "quality", "cost", "table1", "images", "learning")
 
 
 def rulegraph() -> str:
@@ -36,6 +34,7 @@ def _interval(row: pd.Series) -> str:
 
 
 def findings() -> str:
+    from difftime.published import T_STAR
     from difftime.tables import markdown_rows, read, verdict
 
     best = read(RESULTS / "tables" / "optimum.parquet", "optimum")
@@ -47,7 +46,7 @@ def findings() -> str:
         shutil.copy(sensitivity, ROOT / "docs" / "figures")
     rows = []
     for _, row in best[best.net == NET].iterrows():
-        paper = PAPER[row.sde] if row.p_noise == "standard" else ""
+        paper = f"{T_STAR[row.sde]:g}" if row.p_noise == "standard" else ""
         loss = f"{row.loss_at_star:.3f} ± {row.elbo_star_se:.3f}"
         gains = [f"{row.gain_over_1:.3f}", f"{row.gain_over_last:.3f} (T = {row.T_last:g})"]
         rows.append([row.sde.upper(), row.p_noise, _interval(row), f"{row.spacing:.2g}", paper, loss, *gains])
@@ -65,6 +64,10 @@ def findings() -> str:
     return markdown_rows(header, rows) + "\n" + bound
 
 
+def table1() -> str:
+    return (RESULTS / "tables" / "table1.md").read_text()
+
+
 def speed() -> str:
     from benchmarks import study, training, workflow
 
@@ -74,7 +77,7 @@ def speed() -> str:
 
 
 def main(part: str) -> None:
-    text = {"rulegraph": rulegraph, "findings": findings, "speed": speed}[part]()
+    text = {"rulegraph": rulegraph, "findings": findings, "table1": table1, "speed": speed}[part]()
     readme = ROOT / "README.md"
     begin, end = f"<!-- {part} begins -->", f"<!-- {part} ends -->"
     before, rest = readme.read_text().split(begin)

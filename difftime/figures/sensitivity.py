@@ -15,10 +15,8 @@ from matplotlib.figure import Figure
 
 from difftime.config import FigureSettings
 from difftime.figures import style
+from difftime.published import T_STAR
 
-PAPER = {"vp": 0.6, "ve": 0.85}
-"""Optimal T by family of SDE in Franzese et al., 2022, "A New Look on Diffusion Times for Score-based Generative
-Models", section 3. (The sentence there spells the two acronyms out the wrong way round.)"""
 OFFSET = {"standard": -0.17, "matched": 0.17}
 """Where the two p_noise lie within a network's row."""
 INTERVAL = "bootstrap interval over seeds"
@@ -51,9 +49,9 @@ def _mark(axes: Axes, row: Any, place: float) -> None:
 
 def _panel(axes: Axes, rows: pd.DataFrame, kind: str, settings: list[str]) -> None:
     """One family. A setting without a row was not studied with it, or had too few times with a finite gap."""
-    if kind in PAPER:
-        axes.axvline(PAPER[kind], color=style.GREY, linewidth=0.9, linestyle=(0, (4, 2)))
-        axes.set_title(f"paper: $T \\approx {PAPER[kind]:g}$", loc="right", color=style.GREY)
+    if kind in T_STAR:
+        axes.axvline(T_STAR[kind], color=style.GREY, linewidth=0.9, linestyle=(0, (4, 2)))
+        axes.set_title(f"paper: $T \\approx {T_STAR[kind]:g}$", loc="right", color=style.GREY)
     for row in rows.itertuples():
         _mark(axes, row, settings.index(setting(row)) + OFFSET[row.p_noise])
     there = {setting(row) for row in rows.itertuples()}

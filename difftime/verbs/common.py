@@ -4,20 +4,94 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from difftime.cell import Problem, build
-from difftime.config import Cell, read_cell
+from difftime.cell import ImageProblem, MixtureProblem, build
+from difftime.config import BadSettings, Cell, read_cell
+from difftime.pixels import scaled
+from difftime.streams import stream
 
 log = logging.getLogger("difftime")
 
 
-def open_cell(folder: Path) -> tuple[Cell, Problem]:
-    """A trained cell: its settings and its objects, weights loaded. Raises BadSettings or BadFile."""
+def device() -> str:
+    """Where images are computed: on the GPU that the job was given, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def describe(place: torch.device) -> str:
+    """A device by its name, for a table."""
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
+    return f"CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+
+
+def peak_memory(place: torch.device) -> float:
+    """MB that this process has taken at most: on the GPU, if that is where it computes."""
+    if place.type == "cuda":
+        return torch.cuda.max_memory_allocated(place) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+
+
+def open_mixture(folder: Path) -> tuple[Cell, MixtureProblem]:
+    """A trained cell of known density, its weights loaded. Raises BadSettings or BadFile."""
     cell = read_cell(folder / "cell.json")
-    return cell, build(cell).load(folder)
+    problem = build(cell)
+    if not isinstance(problem, MixtureProblem):
+        raise BadSettings(f"{cell.name} is of images; this is measured of data of known density only.")
+    problem.load(folder)
+    return cell, problem
+
+
+def open_images(folder: Path, data_dir: Path, precision: str | None = None) -> tuple[Cell, ImageProblem]:
+    """A trained cell of images on the device there is, its weights loaded. Raises BadSettings, BadImages or BadFile."""
+    cell = read_cell(folder / "cell.json")
+    problem = build(cell, data_dir=data_dir, precision=precision, device=device())
+    if not isinstance(problem, ImageProblem):
+        raise BadSettings(f"{cell.name} is no cell of images.")
+    problem.load(folder)
+    log.info("%s on %s", cell.name, problem.device)
+    return cell, problem
+
+
+NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "out of memory")
+"""What PyTorch says in a RuntimeError of no class of its own when memory is short."""
+
+
+@contextmanager
+def memory_for(setting: str, value: int) -> Iterator[None]:
+    """Say which setting to lower where memory is short. Raises BadSettings in place of what PyTorch raises then."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not of_memory and not any(sign in str(error) for sign in NO_MEMORY):
+            raise
+        raise BadSettings(f"Memory does not suffice with {setting} = {value}. Set {setting} to less.") from error
+
+
+def tested(problem: ImageProblem, wanted: int | None) -> int:
+    """How many test images are measured. Raises BadSettings if there are fewer than wanted."""
+    there = len(problem.images.test)
+    if wanted is not None and wanted > there:
+        raise BadSettings(f"{wanted} test images are asked for, but {problem.images.name} has {there}.")
+    return wanted or there
+
+
+def dequantised(problem: ImageProblem, streams: str, draw: int, part: Tensor) -> Tensor:
+    """Test images as points of [-1, 1]^D, [batch, d] on the problem's device; each has random numbers of its own."""
+    u = torch.stack([
+        torch.rand(problem.images.shape, generator=stream(streams, "dequantisation", draw, image))
+        for image in part.tolist()
+    ])  # fmt: skip
+    return scaled(problem.images.test[part], u).flatten(1).to(problem.device)
 
 
 def keys(cell: Cell) -> dict[str, object]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from difftime.config import ElboSettings
 from difftime.elbo import end_terms, expected_log_density, path_terms
 from difftime.schemas import write_rows
-from difftime.verbs.common import finite, keys, log, open_cell
+from difftime.verbs.common import finite, keys, log, open_mixture
 
 
 def run(folder: Path, settings: ElboSettings, p_noise: Sequence[str]) -> None:
     """Read the trained cell in `folder`; write elbo.parquet."""
-    cell, problem = open_cell(folder)
+    cell, problem = open_mixture(folder)
     p, sde, T, epsilon = problem.density, problem.sde, problem.T, problem.epsilon
     streams = f"{cell.seed}/{cell.dataset}"
     log_p_data = expected_log_density(p, points=settings.points, seed=streams)

@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difftime.cell import Problem
+from difftime.cell import MixtureProblem
 from difftime.config import LikelihoodSettings
 from difftime.density import expected_log_q, reverse_sde_density
 from difftime.likelihood import ode_likelihood
 from difftime.schemas import write_rows
 from difftime.sde import Gaussian
 from difftime.streams import stream
-from difftime.verbs.common import finite, keys, log, open_cell
+from difftime.verbs.common import finite, keys, log, open_mixture
 
 
 def _reverse_sde(
-    problem: Problem, noises: Sequence[Gaussian], settings: LikelihoodSettings
+    problem: MixtureProblem, noises: Sequence[Gaussian], settings: LikelihoodSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """E log q under the reverse SDE, its numerical error, and the probability that left the grid, [noises, seeds].
 
@@ -48,7 +48,7 @@ def _reverse_sde(
 
 def run(folder: Path, settings: LikelihoodSettings, p_noise: Sequence[str]) -> None:
     """Read the trained cell in `folder`; write likelihood.parquet."""
-    cell, problem = open_cell(folder)
+    cell, problem = open_mixture(folder)
     start = problem.density.diffused(problem.sde, problem.epsilon)
     x = torch.stack([start.sample(settings.points, stream(seed, "held-out points")) for seed in problem.seeds])
     noises = [problem.noise(name) for name in p_noise]

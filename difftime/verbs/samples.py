@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difftime.cell import Problem
+from difftime.cell import MixtureProblem as Problem
 from difftime.config import Cell, SampleSettings
 from difftime.quality import (
     histogram,
@@ -25,7 +25,7 @@ from difftime.sample import reverse_ode, reverse_sde
 from difftime.schemas import Row, write_rows
 from difftime.sde import Gaussian
 from difftime.streams import stream
-from difftime.verbs.common import finite, keys, log, open_cell
+from difftime.verbs.common import finite, keys, log, open_mixture
 
 OUTPUTS = ("samples", "modes", "histogram", "cost")
 
@@ -118,7 +118,7 @@ def _measure(cell: Cell, problem: Problem, name: str, sampler: str, settings: Sa
 
 def run(folder: Path, settings: SampleSettings, p_noise: Sequence[str]) -> None:
     """Read the trained cell in `folder`; write samples.parquet, modes.parquet, histogram.parquet and cost.parquet."""
-    cell, problem = open_cell(folder)
+    cell, problem = open_mixture(folder)
     parts = [_measure(cell, problem, name, sampler, settings) for name in p_noise for sampler in ("sde", "ode")]
     for table in OUTPUTS:
         write_rows(folder / f"{table}.parquet", table, [row for part in parts for row in part[table]])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-
-import torch
 
 from difftime.cell import RESUME, WEIGHTS, build, recipe
 from difftime.checkpoint import save_weights
@@ -14,33 +11,40 @@ from difftime.files import discard
 from difftime.schemas import write_rows
 from difftime.source import fingerprint
 from difftime.train import train
-from difftime.verbs.common import keys, log
+from difftime.verbs.common import describe, device, keys, log, memory_for, peak_memory
 
 
-def run(folder: Path, *, checkpoint_minutes: float) -> None:
-    """Read cell.json in `folder`; write weights.safetensors and history.parquet. Raises Diverged, Interrupted."""
-    start = time.monotonic()
+def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path) -> None:
+    """Read cell.json in `folder`; write weights.safetensors, history.parquet and training.parquet.
+
+    Raises Diverged, Interrupted, BadSettings (also where memory is short) or BadImages.
+    """
     cell = read_cell(folder / "cell.json")
-    problem = build(cell)
+    problem = build(cell, data_dir=data_dir, device=device())
+    plan = recipe(cell, checkpoint_minutes)
+    parameters = list(problem.score.net.parameters())
     log.info("Training %s: %d seeds of %s with %s", cell.name, cell.seeds, cell.network, cell.training)
-    trained = train(
-        problem.score,
-        torch.stack([problem.data.training(seed) for seed in problem.seeds]),
-        T=cell.T,
-        epsilon=problem.epsilon,
-        recipe=recipe(cell, checkpoint_minutes),
-        seeds=problem.seeds,
-        name=cell.name,
-        # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
-        cell=f"{problem.digest} {fingerprint('verbs.train')}",
-        resume=folder / RESUME,
-    )
+    # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
+    identity = f"{problem.digest} {fingerprint('verbs.train')}"
+    with memory_for(f"datasets.{cell.dataset}.training.batch", plan.batch):
+        trained = train(
+            problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=plan, seeds=problem.seeds,
+            name=cell.name, cell=identity, resume=folder / RESUME,
+        )  # fmt: skip
     rows = [
         keys(cell) | {"seed": seed, "step": step, "loss": loss.item()}
         for step, losses in zip(trained.step, trained.loss, strict=True)
         for seed, loss in enumerate(losses)
     ]
     write_rows(folder / "history.parquet", "history", rows)
+    cost = {
+        "seeds": cell.seeds, "steps": plan.steps, "batch": plan.batch, "device": describe(parameters[0].device),
+        "parameters": sum(p.numel() for p in parameters) // cell.seeds, "seconds": trained.seconds,
+        "points_per_second": cell.seeds * plan.steps * plan.batch / trained.seconds,
+        "peak_memory": peak_memory(parameters[0].device), "weighting": plan.weighting,
+        "precision": getattr(cell.network, "precision", "float32"),
+    }  # fmt: skip
+    write_rows(folder / "training.parquet", "training", [keys(cell) | cost])
     save_weights(folder / WEIGHTS, trained.weights, problem.digest)
     discard(folder / RESUME)
-    log.info("Trained in %.1f s: %s", time.monotonic() - start, folder / WEIGHTS)
+    log.info("Trained in %.1f s: %s", trained.seconds, folder / WEIGHTS)

@@ -6,7 +6,7 @@ rule cells:
     conda:
         "../../environment.yml"
     params:
-        grid=STUDY.grid_json(),
+        grid=STUDY.cells().canonical(),
     shell:
         "printf '%s\\n' {params.grid:q} > {output:q} 2> {log:q}"
 
@@ -22,3 +22,20 @@ rule cell:
         settings=cell_settings,
     shell:
         "printf '%s\\n' {params.settings:q} > {output:q} 2> {log:q}"
+
+
+rule fetch:
+    output:
+        f"{RESULTS}/data/{{dataset}}.json",
+    log:
+        f"{RESULTS}/logs/fetch-{{dataset}}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        data_dir=STUDY.data_dir,
+    params:
+        settings=image_settings,
+        code=fingerprint("verbs.fetch"),
+    shell:
+        "difftime fetch --settings {params.settings:q} --data-dir {resources.data_dir:q} --output {output:q}"
+        " > {log:q} 2>&1"

@@ -1,5 +1,6 @@
 # The settings, checked before anything runs, and what the rules need of them.
 
+import json
 from pathlib import Path
 from shlex import quote
 
@@ -11,9 +12,10 @@ from difftime.config import (
     FIGURE_TABLE,
     MEASURED_BY,
     BadSettings,
-    cell_name,
+    family,
     read_study,
     refuse_repeated_keys,
+    what_it_is,
 )
 from difftime.source import fingerprint
 
@@ -33,15 +35,14 @@ CELL = f"{RESULTS}/cells/{CELLS.wildcard_pattern}"
 LOG = f"{RESULTS}/logs/{CELLS.wildcard_pattern}"
 BENCHMARK = f"{RESULTS}/benchmarks/{CELLS.wildcard_pattern}"
 NOISES = " ".join(f"--p-noise {name}" for name in STUDY.p_noise)
-MEASURED = {
-    measure: [cell_name(keys) for keys, block in GRID if measure in block.measure]
-    for measure in ("elbo", "likelihood", "samples")
-}
-TABLES = [table for table, measure in MEASURED_BY.items() if MEASURED[measure]]
+MEASURED = {table: STUDY.cells().measured(table) for table in MEASURED_BY}
+TABLES = [table for table in MEASURED_BY if MEASURED[table]]
 if MEASURED["elbo"]:
     TABLES += ["optimum", "summary"]
 if MEASURED["elbo"] and MEASURED["likelihood"]:
     TABLES += ["bounds"]
+if MEASURED["bpd"] and MEASURED["image_elbo"]:
+    TABLES += ["table1"]
 
 
 wildcard_constraints:
@@ -58,8 +59,22 @@ def cell_settings(wildcards):
 
 def cell_tables(wildcards):
     """The tables of single cells that a study's table is collected from."""
-    names = MEASURED[MEASURED_BY[wildcards.table]]
-    return [f"{RESULTS}/cells/{name}/{wildcards.table}.parquet" for name in names]
+    return [
+        f"{RESULTS}/cells/{name}/{wildcards.table}.parquet"
+        for name in MEASURED[wildcards.table]
+    ]
+
+
+def image_settings(wildcards):
+    """What images these are, as JSON."""
+    return json.dumps(what_it_is(STUDY.datasets[wildcards.dataset]), sort_keys=True)
+
+
+def images_of(wildcards):
+    """The file that says that a cell's images are there, and which they are; none for a mixture."""
+    if family(STUDY.datasets[wildcards.dataset]) == "mixture":
+        return []
+    return f"{RESULTS}/data/{wildcards.dataset}.json"
 
 
 def figure_table(wildcards):
@@ -102,10 +117,24 @@ def in_report(table):
     )
 
 
+def of_dataset(wildcards, name, usual):
+    """What a data set says of its jobs' resources; collecting jobs and mixtures take the usual."""
+    data = STUDY.datasets.get(getattr(wildcards, "dataset", ""))
+    return getattr(data, name, usual)
+
+
 def memory(wildcards, attempt):
     """MB: PyTorch itself takes 300; a retry gets more."""
-    return 1000 * attempt
+    return of_dataset(wildcards, "memory", 1000) * attempt
 
 
 def minutes(wildcards, attempt):
-    return 30 * attempt
+    return of_dataset(wildcards, "minutes", 30) * attempt
+
+
+def gpus(wildcards):
+    return of_dataset(wildcards, "gpu", 0)
+
+
+def cpus(wildcards):
+    return of_dataset(wildcards, "threads", 1)

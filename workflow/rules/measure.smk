@@ -77,3 +77,89 @@ rule samples:
     shell:
         "difftime samples {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --threads {threads} > {log:q} 2>&1"
+
+
+rule bpd:
+    input:
+        images_of,
+        cell=f"{CELL}/cell.json",
+        weights=f"{CELL}/weights.safetensors",
+    output:
+        bpd=f"{CELL}/bpd.parquet",
+        bpd_images=f"{CELL}/bpd_images.parquet",
+    log:
+        f"{LOG}/bpd.log",
+    benchmark:
+        f"{BENCHMARK}/bpd.tsv"
+    conda:
+        "../../environment.yml"
+    threads: cpus
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+        gpu=gpus,
+        data_dir=STUDY.data_dir,
+    params:
+        settings=STUDY.bpd.canonical(),
+        noises=NOISES,
+        code=fingerprint("verbs.bpd"),
+    shell:
+        "difftime bpd {input.cell:q} {params.noises} --settings {params.settings:q}"
+        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"
+
+
+rule image_elbo:
+    input:
+        images_of,
+        cell=f"{CELL}/cell.json",
+        weights=f"{CELL}/weights.safetensors",
+    output:
+        image_elbo=f"{CELL}/image_elbo.parquet",
+        image_elbo_images=f"{CELL}/image_elbo_images.parquet",
+    log:
+        f"{LOG}/image_elbo.log",
+    benchmark:
+        f"{BENCHMARK}/image_elbo.tsv"
+    conda:
+        "../../environment.yml"
+    threads: cpus
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+        gpu=gpus,
+        data_dir=STUDY.data_dir,
+    params:
+        settings=STUDY.image_elbo.canonical(),
+        noises=NOISES,
+        code=fingerprint("verbs.image_elbo"),
+    shell:
+        "difftime image-elbo {input.cell:q} {params.noises} --settings {params.settings:q}"
+        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"
+
+
+rule image_samples:
+    input:
+        images_of,
+        cell=f"{CELL}/cell.json",
+        weights=f"{CELL}/weights.safetensors",
+    output:
+        image_samples=f"{CELL}/image_samples.parquet",
+    log:
+        f"{LOG}/image_samples.log",
+    benchmark:
+        f"{BENCHMARK}/image_samples.tsv"
+    conda:
+        "../../environment.yml"
+    threads: cpus
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+        gpu=gpus,
+        data_dir=STUDY.data_dir,
+    params:
+        settings=STUDY.image_samples.canonical(),
+        noises=NOISES,
+        code=fingerprint("verbs.image_samples"),
+    shell:
+        "difftime image-samples {input.cell:q} {params.noises} --settings {params.settings:q}"
+        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"

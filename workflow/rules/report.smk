@@ -90,6 +90,30 @@ rule summarise:
         " --output {output.parquet:q} > {log:q} 2>&1"
 
 
+rule table1:
+    input:
+        bpd=f"{RESULTS}/tables/bpd.parquet",
+        image_elbo=f"{RESULTS}/tables/image_elbo.parquet",
+        training=f"{RESULTS}/tables/training.parquet",
+    output:
+        parquet=f"{RESULTS}/tables/table1.parquet",
+        markdown=f"{RESULTS}/tables/table1.md",
+        tex=f"{RESULTS}/tables/table1.tex",
+        html=in_report("table1"),
+    log:
+        f"{RESULTS}/logs/table1.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    params:
+        code=fingerprint("tables"),
+    shell:
+        "difftime table1 --bpd {input.bpd:q} --image-elbo {input.image_elbo:q} --training {input.training:q}"
+        " --output {output.parquet:q} > {log:q} 2>&1"
+
+
 rule figure:
     input:
         table=figure_table,

@@ -1,24 +1,27 @@
 rule train:
     input:
+        images_of,
         cell=f"{CELL}/cell.json",
     output:
         weights=f"{CELL}/weights.safetensors",
         history=f"{CELL}/history.parquet",
+        training=f"{CELL}/training.parquet",
     log:
         f"{LOG}/train.log",
     benchmark:
         f"{BENCHMARK}/train.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: cpus
     resources:
         mem_mb=memory,
         runtime=minutes,
-        gpu=0,
-        # a resource and not a parameter: it changes no result, so its change re-runs nothing
+        gpu=gpus,
+        # resources and not parameters: they change no result, so their change re-runs nothing
         checkpoint_minutes=STUDY.checkpoint_minutes,
+        data_dir=STUDY.data_dir,
     params:
         code=fingerprint("verbs.train"),
     shell:
         "difftime train {input.cell:q} --checkpoint-minutes {resources.checkpoint_minutes}"
-        " --threads {threads} > {log:q} 2>&1"
+        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,47 @@
+"""Networks on images behind the interface of networks on vectors: (seeds, batch, d) in, the same out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class ImageNets(nn.Module):
+    """One network per seed, each on its own row of flattened images, one after another.
+
+    `precision="bfloat16"` is mixed precision: convolutions and matrix products in bfloat16, weights, sums and the
+    output in float32. `compiled` has torch.compile generate the code of every network; the weights keep their names.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        shape: tuple[int, int, int],
+        precision: Precision,
+        channels_last: bool,
+        compiled: bool,
+    ) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.shape, self.precision = shape, precision
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.layout)
+        if compiled:
+            for model in self.models:
+                model.compile()
+
+    def forward(
+        self, x: Float[Tensor, "seeds batch d"], t: Float[Tensor, "seeds batch"]
+    ) -> Float[Tensor, "seeds batch d"]:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            outputs = [
+                model(images.unflatten(-1, self.shape).contiguous(memory_format=self.layout), times)
+                for model, images, times in zip(self.models, x, t, strict=True)
+            ]
+        return torch.stack([output.float().flatten(1) for output in outputs])

@@ -1,0 +1,93 @@
+"""From 8-bit pixels to densities on [-1, 1]^D, and what the moments of the data alone say about T."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Shaped, UInt8
+from torch import Tensor
+
+from difftime.sde import SDE, Gaussian
+
+LEVELS = 256
+SCALE = LEVELS / 2
+"""Grey levels per unit of the scaled data: [0, 256] becomes [-1, 1]."""
+
+
+def scaled(k: UInt8[Tensor, "*batch"], u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Uniform dequantisation to [-1, 1]: x = (k + u) / 128 - 1, with u ~ U(0, 1); float32.
+
+    The grid has 256 cells, each 1/128 wide, and x has a density; that of the pixels k themselves would be infinite.
+    """
+    return (k.float() + u) / SCALE - 1
+
+
+def flip(x: Shaped[Tensor, "n C H W"], bits: Bool[Tensor, " n"]) -> Shaped[Tensor, "n C H W"]:
+    """Mirror left and right the images whose bit is set."""
+    return torch.where(bits[:, None, None, None], x.flip(-1), x)
+
+
+def bits_per_dimension(log_p: Any, d: int) -> Any:
+    """Bits per dimension of 8-bit images, from log p(x) in nats of their scaled, dequantised x: -log p / (D ln 2) + 7.
+
+    It bounds the bits per dimension of a code for the pixels from above, by Jensen's inequality. 7 = log2(128): p is
+    a density per unit of [-1, 1], and a cell has 1/128 of it. For x that was not dequantised it has no meaning.
+    `log_p`: a number or a tensor.
+    """
+    return -log_p / (d * math.log(2)) + math.log2(SCALE)
+
+
+class Moments(NamedTuple):
+    """The mean [d] and the covariance [d, d] of scaled, dequantised images, float64."""
+
+    mean: Float[Tensor, " d"]
+    covariance: Float[Tensor, "d d"]
+
+
+def moments(images: UInt8[Tensor, "n C H W"], block: int = 2048) -> Moments:
+    """The moments of x = (k + u) / 128 - 1 over the images k (each with weight 1/n) and over u, without sampling.
+
+    u adds 1/256 to the means and (1/128)²/12 to the variances. Sums of integers in float64 are exact up to 370,000
+    images, so constant pixels have covariance 0 with all others, and the result does not depend on `block`, the number
+    of images that are held in float64 at once.
+    """
+    n, d = len(images), images[0].numel()
+    total = torch.zeros(d, dtype=torch.float64, device=images.device)
+    square = torch.zeros(d, d, dtype=torch.float64, device=images.device)
+    for part in images.flatten(1).split(block):
+        k = part.double()
+        total += k.sum(0)
+        square.addmm_(k.mT, k)
+    covariance = square.mul_(n).addr_(total, total, alpha=-1).div_((n * SCALE) ** 2)
+    covariance.diagonal().add_(1 / (12 * SCALE**2))
+    return Moments((total / n + 0.5) / SCALE - 1, covariance)
+
+
+class Bracket(NamedTuple):
+    """Two numbers with the truth between them, in nats per image."""
+
+    lower: float
+    upper: float
+
+
+def kl_bracket(
+    mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"], sde: SDE, T: float, noise: Gaussian
+) -> Bracket:
+    """KL[p(x, T) || p_noise] of Eq. 11, which no score enters, between closed forms in the data's moments m and C.
+
+    Upper: E KL[q(x_T|x_0) || p_noise], exact for a single data point. Lower: the KL of N(alpha m, alpha² C + sigma² I),
+    the Gaussian with the moments of x_T, exact for Gaussian data. The truth is the upper one less the information that
+    x_T has about x_0, which is at most that of a Gaussian channel, ½ log det(I + (alpha/sigma)² C): their difference.
+    """
+    t = torch.tensor(T, dtype=torch.float64)
+    alpha, variance = sde.alpha(t).to(mean.device), sde.variance(t).to(mean.device)
+    spread, centre = noise.variance.flatten(), noise.mean.flatten()
+    excess = variance / spread - 1
+    moved = (alpha**2 * covariance.diagonal() + (alpha * mean - centre) ** 2) / spread
+    upper = 0.5 * (excess - excess.log1p() + moved).sum().item()
+    ratio = (alpha**2 / variance) * covariance
+    ratio.diagonal().add_(1)
+    gap = torch.linalg.cholesky(ratio).diagonal().log().sum().item()
+    return Bracket(max(upper - gap, 0.0), upper)

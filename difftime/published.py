@@ -1,0 +1,34 @@
+"""Numbers of Franzese et al., "A New Look on Diffusion Times for Score-based Generative Models", ICML 2022 workshop.
+
+They stand beside ours in tables and figures; nothing is computed from them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SOURCE = "Franzese et al. (2022)"
+
+T_STAR = {"vp": 0.6, "ve": 0.85}
+"""Optimal T of the toy by family of SDE, section 3. (It spells out the two acronyms the wrong way round.)"""
+
+
+class Row(NamedTuple):
+    """A row of Table 1: bits per dimension and number of function evaluations, VP, without errors."""
+
+    dataset: str
+    T: float
+    bpd: float
+    nfe: float
+
+
+TABLE1 = (
+    Row("mnist", 1.0, 1.16, 300),
+    Row("mnist", 0.6, 1.16, 258),
+    Row("mnist", 0.4, 1.25, 235),
+    Row("mnist", 0.2, 1.75, 191),
+    Row("cifar10", 1.0, 3.09, 221),
+    Row("cifar10", 0.6, 3.07, 200),
+    Row("cifar10", 0.4, 3.09, 187),
+    Row("cifar10", 0.2, 3.38, 176),
+)

@@ -1,0 +1,123 @@
+"""Bits per dimension and NFE of the test images of one cell, under the probability-flow ODE."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from difftime.cell import ImageProblem
+from difftime.checkpoint import BadFile, load_resume, save_resume
+from difftime.config import BpdSettings
+from difftime.files import discard
+from difftime.image_elbo import over_images
+from difftime.likelihood import ode_likelihood
+from difftime.pixels import bits_per_dimension
+from difftime.progress import Progress, Watched
+from difftime.schemas import write_rows
+from difftime.score import Hutchinson, rademacher
+from difftime.sde import Gaussian
+from difftime.source import fingerprint
+from difftime.streams import stream
+from difftime.verbs.common import dequantised, finite, keys, log, memory_for, open_images, tested
+
+RESUME = "bpd.resume.pt"
+
+
+def _batches(n: int, settings: BpdSettings) -> list[tuple[int, Int[Tensor, " batch"]]]:
+    """Every test image once per draw, the last batch as long as it happens to be: the draw, and indices."""
+    return [(draw, part) for draw in range(settings.draws) for part in torch.arange(n).split(settings.batch)]
+
+
+def _solve(
+    problem: ImageProblem, noises: Sequence[Gaussian], settings: BpdSettings, streams: str, draw: int, part: Tensor
+) -> dict[str, Tensor]:
+    """log q of a batch of images [noises, seeds, batch] in nats, and what the solver did, per seed."""
+    x = dequantised(problem, streams, draw, part)
+    signs = [rademacher((problem.images.d,), stream(streams, "Hutchinson's probe", draw, i)) for i in part.tolist()]
+    solved = ode_likelihood(
+        Watched(f"bpd {problem.name}", problem.score), problem.sde, noises, x.expand(len(problem.seeds), -1, -1),
+        problem.T, problem.epsilon,
+        rtol=settings.rtol, atol=settings.atol, max_evaluations=settings.max_evaluations,
+        divergence=Hutchinson(torch.stack(signs).to(x.device)),
+    )  # fmt: skip
+    return {name: getattr(solved, name).cpu() for name in ("log_q", "nfe", "accepted", "rejected")}
+
+
+def _resumed(path: Path, digest: str) -> tuple[list[dict[str, Tensor]], float]:
+    try:
+        state = load_resume(path, digest)
+    except BadFile as error:
+        log.warning("%s Starting from the first image instead.", error)
+        state = None
+    return (state["batches"], state["seconds"]) if state else ([], 0.0)
+
+
+def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir: Path) -> None:
+    """Read the trained cell in `folder`; write bpd.parquet and bpd_images.parquet. A cut run goes on where it was."""
+    cell, problem = open_images(folder, data_dir, settings.precision)
+    streams, noises = f"{cell.seed}/{cell.dataset}", [problem.noise(name) for name in p_noise]
+    n = tested(problem, settings.images)
+    batches = _batches(n, settings)
+    identity = f"{problem.digest} {problem.images.digest} {settings.canonical()} {p_noise} {fingerprint('verbs.bpd')}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()
+    done, seconds = _resumed(folder / RESUME, digest)
+    counts = [len(part) for _, part in batches]
+    progress = Progress(f"bpd {cell.name}", sum(counts), "image", done=sum(counts[: len(done)]))
+    for draw, part in batches[len(done) :]:
+        start = time.monotonic()
+        with memory_for("bpd.batch", settings.batch):
+            done.append(_solve(problem, noises, settings, streams, draw, part))
+        seconds += time.monotonic() - start
+        save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
+        progress.advance(len(part), f"NFE {done[-1]['nfe'].tolist()}")
+    progress.close()
+    _write(folder, cell, problem, settings, p_noise, batches, done, n * settings.draws / seconds)
+    discard(folder / RESUME)
+    log.info("Bits per dimension of %d images: %s", n, folder / "bpd.parquet")
+
+
+def _write(folder, cell, problem, settings, p_noise, batches, done, images_per_second) -> None:
+    d = problem.images.d
+    log_q: Float[Tensor, "noises seeds n"] = torch.cat([batch["log_q"] for batch in done], -1)
+    image = torch.cat([part for _, part in batches])
+    draws = torch.cat([torch.full_like(part, draw) for draw, part in batches])
+    nfe = torch.cat(
+        [batch["nfe"][:, None].expand(-1, len(part)) for batch, (_, part) in zip(done, batches, strict=True)], 1
+    )
+    counts = {
+        name: torch.stack([batch[name] for batch in done], 1).double() for name in ("nfe", "accepted", "rejected")
+    }
+    rows, single = [], []
+    for i, name in enumerate(p_noise):
+        for seed in range(cell.seeds):
+            key = keys(cell) | {"seed": seed, "p_noise": name}
+            values = bits_per_dimension(log_q[i, seed], d)
+            good = values.isfinite()
+            mean, se = over_images(values[good], image[good]) if good.any() else (torch.nan, torch.nan)
+            rows.append(key | {
+                "bpd": finite(mean), "bpd_se": finite(se), "log_q_ode": finite(log_q[i, seed, good].mean()),
+                "images": len(image.unique()), "draws": settings.draws, "failed": int((~good).sum()),
+                "batch": settings.batch, "nfe": counts["nfe"][seed].mean().item(),
+                "nfe_sd": finite(counts["nfe"][seed].std()) if len(done) > 1 else None,
+                "accepted": counts["accepted"][seed].mean().item(),
+                "rejected": counts["rejected"][seed].mean().item(), "rtol": settings.rtol, "atol": settings.atol,
+                "precision": settings.precision, "epsilon": problem.epsilon, "data_digest": problem.images.digest,
+                "images_per_second": images_per_second,
+            })  # fmt: skip
+            single += [
+                key | {
+                    "image": k, "draw": j, "log_q_ode": finite(nats), "bpd": finite(bits), "nfe": calls,
+                }
+                for k, j, nats, bits, calls in zip(
+                    image.tolist(), draws.tolist(), log_q[i, seed].tolist(), values.tolist(), nfe[seed].tolist(),
+                    strict=True,
+                )
+            ]  # fmt: skip
+    write_rows(folder / "bpd_images.parquet", "bpd_images", single)
+    write_rows(folder / "bpd.parquet", "bpd", rows)

@@ -1,0 +1,60 @@
+"""The ELBO of the test images of one cell, term by term, and the bracket of the KL from the training images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from difftime.config import ImageElboSettings
+from difftime.image_elbo import image_elbo, over_images
+from difftime.pixels import bits_per_dimension, kl_bracket
+from difftime.progress import Watched
+from difftime.schemas import write_rows
+from difftime.verbs.common import dequantised, finite, keys, log, memory_for, open_images, tested
+
+LN2 = math.log(2)
+PER_IMAGE = ("elbo", "elbo_epsilon", "I", "prior", "residual")
+
+
+def run(folder: Path, settings: ImageElboSettings, p_noise: Sequence[str], *, data_dir: Path) -> None:
+    """Read the trained cell in `folder`; write image_elbo.parquet and image_elbo_images.parquet."""
+    cell, problem = open_images(folder, data_dir)
+    noises, n, d = [problem.noise(name) for name in p_noise], tested(problem, settings.images), problem.images.d
+    part = torch.arange(n)
+    x0 = dequantised(problem, f"{cell.seed}/{cell.dataset}", 0, part)
+    with memory_for("image_elbo.batch", settings.batch):
+        terms = image_elbo(
+            Watched(f"image_elbo {problem.name}", problem.score), problem.sde, noises, x0, problem.T, problem.epsilon,
+            seeds=problem.seeds, indices=part, pairs=settings.pairs, end_pairs=2, batch=settings.batch,
+            device=problem.device,
+        )  # fmt: skip
+    rows, single = [], []
+    for i, (name, noise) in enumerate(zip(p_noise, noises, strict=True)):
+        low, high = kl_bracket(*problem.moments, problem.sde, problem.T, noise)
+        for seed in range(cell.seeds):
+            key = keys(cell) | {"seed": seed, "p_noise": name}
+            values = {
+                "elbo": terms.elbo_x0[i, seed], "elbo_epsilon": terms.elbo_eps[i, seed], "I": terms.I[seed],
+                "prior": terms.prior[i], "residual": terms.residual[seed],
+            }  # fmt: skip
+            means = {quantity: over_images(value) for quantity, value in values.items()}
+            rows.append(key | {quantity: finite(estimate.mean) for quantity, estimate in means.items()} | {
+                "elbo_bpd": finite(bits_per_dimension(means["elbo"].mean, d)),
+                "elbo_bpd_se": finite(means["elbo"].se / (d * LN2)),
+                "elbo_se": finite(means["elbo"].se), "I_se": finite(means["I"].se),
+                "residual_se": finite(means["residual"].se), "R": terms.R,
+                "kl_low": low, "kl_high": high,
+                "kl_low_bpd": low / (d * LN2), "kl_high_bpd": high / (d * LN2),
+                "images": n, "pairs": settings.pairs, "epsilon": problem.epsilon,
+                "data_digest": problem.images.digest,
+            })  # fmt: skip
+            single += [
+                key | {"image": k} | {quantity: finite(values[quantity][k]) for quantity in PER_IMAGE}
+                for k in range(n)
+            ]  # fmt: skip
+    write_rows(folder / "image_elbo_images.parquet", "image_elbo_images", single)
+    write_rows(folder / "image_elbo.parquet", "image_elbo", rows)
+    log.info("ELBO of %d images taken apart: %s", n, folder / "image_elbo.parquet")
