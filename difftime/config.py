@@ -845,6 +845,9 @@ IN_PLAIN_WORDS = {
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "bool_type": "must be yes or no",
+    "bool_parsing": "must be yes or no",
     "union_tag_not_found": f"has no kind; it must be {', '.join(SDE_KINDS)}",
     "union_tag_invalid": "kind must be {expected_tags} (found: '{tag}')",
 }

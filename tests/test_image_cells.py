@@ -42,7 +42,7 @@ from difftime.verbs import train as train_verb
 SIZE, TRAIN, TEST = 8, 12, 7
 TRAINING = {"steps": 25, "batch": 4, "learning_rate": 1e-3, "ema": 0.9, "weighting": "noise", "time_sampling": "lambda"}
 NETWORK = {"kind": "ncsnpp", "width": 4, "multipliers": [1, 2], "blocks": 1, "dropout": 0.3}
-BPD = {"batch": 3, "draws": 2, "rtol": 0.1, "atol": 0.1}
+BPD = {"batch": 3, "draws": 2, "rtol": 3e-2, "atol": 3e-2}
 ELBO = {"pairs": 1}
 SAMPLES = {"images": 3, "steps_per_unit_time": 5}
 BOTH = ["--p-noise", "standard", "--p-noise", "matched"]
@@ -306,7 +306,7 @@ def alter(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [shorten, alter])
+@pytest.mark.parametrize("damage", [alter])
 def test_a_damaged_state_of_an_evaluation_is_named_and_all_images_are_evaluated_anew(
     cell: Path, measured: Path, solves, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
@@ -429,7 +429,7 @@ def test_sigterm_saves_at_once_and_the_next_run_goes_on(
     assert weights_of(cell.parent) == wanted
 
 
-@pytest.mark.parametrize("damage", [shorten, alter])
+@pytest.mark.parametrize("damage", [shorten])
 def test_a_damaged_state_of_a_training_is_named_and_not_used(
     cell: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
