@@ -757,7 +757,6 @@ MEASURES = {
     "samples.points": 9, "samples.steps_per_unit_time": 9, "samples.rtol": 1e-6, "samples.atol": 1e-6,
     "samples.max_evaluations": 99, "samples.bins": 9,
     "bpd.images": 9, "bpd.draws": 2, "bpd.batch": 9, "bpd.rtol": 1e-6, "bpd.atol": 1e-6, "bpd.max_evaluations": 99,
-    "bpd.precision": "bfloat16",
     "image_elbo.images": 9, "image_elbo.pairs": 9, "image_elbo.batch": 9,
     "image_samples.images": 9, "image_samples.steps_per_unit_time": 9,
     "optimum.resamples": 9, "optimum.confidence": 0.5,
