@@ -6,6 +6,8 @@ import logging
 import math
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -62,6 +64,22 @@ def open_images(folder: Path, data_dir: Path) -> tuple[Cell, ImageProblem]:
     problem.load(folder)
     log.info("%s on %s", cell.name, problem.device)
     return cell, problem
+
+
+NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "out of memory")
+"""What PyTorch says in a RuntimeError of no class of its own when memory is short."""
+
+
+@contextmanager
+def memory_for(setting: str, value: int) -> Iterator[None]:
+    """Say which setting to lower where memory is short. Raises BadSettings in place of what PyTorch raises then."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not of_memory and not any(sign in str(error) for sign in NO_MEMORY):
+            raise
+        raise BadSettings(f"Memory does not suffice with {setting} = {value}. Set {setting} to less.") from error
 
 
 def tested(problem: ImageProblem, wanted: int | None) -> int:
