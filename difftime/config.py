@@ -435,7 +435,8 @@ class NCSNppSettings(Settings):
     attention: tuple[Count, ...] = Field(default=(), description="Resolutions at which attention applies")
     dropout: Annotated[float, Field(ge=0, lt=1), NotBool] = 0.1
     precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="bfloat16: mixed, the weights and the sums stay in float32"
+        default="float32",
+        description="In training; bfloat16: mixed, weights and sums stay in float32. Measurements are in float32",
     )
     channels_last: bool = Field(
         default=True, description="Memory layout of the images inside; float32 on the CPU is never channels_last"
@@ -627,7 +628,6 @@ class BpdSettings(Settings):
     max_evaluations: Evaluations = Field(
         default=20_000, description="Function evaluations after which a solve has failed"
     )
-    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="Of the network's layers")
 
 
 class ImageElboSettings(Settings):
@@ -845,6 +845,9 @@ IN_PLAIN_WORDS = {
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "bool_type": "must be yes or no",
+    "bool_parsing": "must be yes or no",
     "union_tag_not_found": f"has no kind; it must be {', '.join(SDE_KINDS)}",
     "union_tag_invalid": "kind must be {expected_tags} (found: '{tag}')",
 }

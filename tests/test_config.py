@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from difftime.cli import app
 from difftime.config import (
+    FIGURE_TABLE,
     MEASURED_BY,
     BadSettings,
     Block,
@@ -313,6 +314,89 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     "duplicate p_noise": ({"p_noise": ["matched", "matched"], "figures.draw": []}, [("p_noise[1]:", "twice")]),
     "negative seed": ({"seed": -1}, [("seed:", "must be at least 0", "-1")]),
     "never a resume state": ({"checkpoint_minutes": 0}, [("checkpoint_minutes:", "must be at least 1")]),
+    # images
+    "path of a kind that has its own": (
+        {"datasets.mnist5k.path": "pictures"},
+        [("datasets.mnist5k:", "images of kind mnist5k have no path")],
+    ),
+    "path, channels and share of a kind that has its own": (
+        {"datasets.mnist5k": {"kind": "cifar10", "path": "x", "channels": 3, "test_share": 0.1}},
+        [("datasets.mnist5k:", "images of kind cifar10 have no path and no channels and no test_share")],
+    ),
+    "folder without a path": (
+        {"datasets.mnist5k": {"kind": "folder"}},
+        [("datasets.mnist5k:", "images of kind folder need a path")],
+    ),
+    "npz without a path": (
+        {"datasets.mnist5k": {"kind": "npz", "test_share": 0.1}},
+        [("datasets.mnist5k:", "images of kind npz need a path")],
+    ),
+    "two channels": (
+        {"datasets.mnist5k": {"kind": "npz", "path": "x.npz", "channels": 2}},
+        [("datasets.mnist5k.channels:", "must be 1 or 3", "2")],
+    ),
+    "all images held out": (
+        {"datasets.mnist5k": {"kind": "npz", "path": "x.npz", "test_share": 1}},
+        [("datasets.mnist5k.test_share:", "must be less than 1", "1")],
+    ),
+    "flip that is no yes or no": (
+        {"datasets.mnist5k.flip": "sometimes"},
+        [("datasets.mnist5k.flip:", "must be yes or no", "'sometimes'")],
+    ),
+    "two GPUs": ({"datasets.mnist5k.gpu": 2}, [("datasets.mnist5k.gpu:", "must be at most 1", "2")]),
+    "key of a mixture": (
+        {"datasets.mnist5k.samples": 9},
+        [("datasets.mnist5k.samples:", "no such key", "known here are kind, path")],
+    ),
+    "misspelt key of images' training": (
+        {"datasets.mnist5k.training.stesp": 9},
+        [("datasets.mnist5k.training.stesp:", "did you mean steps?", "9")],
+    ),
+    "data of an unknown kind with a network of a known one": (
+        {"datasets.mnist5k.kind": "minst"},
+        [("datasets.mnist5k:", "kind must be 'mixture', 'mnist', 'cifar10', 'mnist5k', 'folder', 'npz'", "'minst'")],
+    ),
+    "kind that is a list": (
+        {"datasets.mnist5k.kind": ["mnist"]},
+        [("datasets.mnist5k:", "kind must be 'mixture', 'mnist'")],
+    ),
+    "network for images on a mixture": (
+        {"study[0].net": ["mlp-32x2", "unet-16"]},
+        [("study[0].net[1]:", "kind mlp is for mixtures, one of kind ncsnpp for images", "'unet-16'")],
+    ),
+    "network for vectors on images": (
+        {"study[2].net": "mlp-32x2"},
+        [("study[2].net[0]:", "kind mlp is for mixtures, one of kind ncsnpp for images", "'mlp-32x2'")],
+    ),
+    "images and a mixture in one block": (
+        {"study[2].dataset": ["mnist5k", "toy"]},
+        [("study[2].net[0]:", "use a block for each", "'unet-16'")],
+    ),
+    "blocks of no residual block": ({"nets.unet-16.blocks": 0}, [("nets.unet-16.blocks:", "must be at least 1")]),
+    "no level": ({"nets.unet-16.multipliers": []}, [("nets.unet-16.multipliers:", "must not be empty", "[]")]),
+    "dropout of everything": ({"nets.unet-16.dropout": 1}, [("nets.unet-16.dropout:", "must be less than 1", "1")]),
+    "precision of other devices": (
+        {"nets.unet-16.precision": "float16"},
+        [("nets.unet-16.precision:", "must be 'float32' or 'bfloat16'", "'float16'")],
+    ),
+    "key of the other network": ({"nets.unet-16.depth": 3}, [("nets.unet-16.depth:", "no such key")]),
+    "no test image": ({"bpd.images": 0}, [("bpd.images:", "must be at least 1", "0")]),
+    "figures of images where there are none": (
+        {"study": [{"dataset": "toy", "sde": "vp", "net": "mlp-32x2", "T": [0.5, 0.8, 1, 2]}],
+         "figures.draw": ["table1", "fig1", "images", "learning"]},
+        [
+            ("figures.draw[0]:", "table1 shows 'elbo' of images, which no cell measures", "'table1'"),
+            ("figures.draw[2]:", "images shows 'samples' of images", "'images'"),
+            ("figures.draw[3]:", "learning shows 'training' of images", "'learning'"),
+        ],
+    ),
+    "figures of images that are measured otherwise": (
+        {"study[2].measure": "elbo"},
+        [
+            ("figures.draw[6]:", "table1 shows 'likelihood' of images, which no cell measures"),
+            ("figures.draw[7]:", "images shows 'samples' of images"),
+        ],
+    ),
     # figures
     "unknown figure": ({"figures.draw": ["fig1", "fig5"]}, [("figures.draw[1]:", "must be 'fig1', 'fig2'", "'fig5'")]),
     "figure of a network outside the study": (
@@ -500,6 +584,38 @@ def test_a_standard_deviation_holds_for_every_coordinate() -> None:
     assert cell.data.covariance_matrices() == [[[4.0, 0.0], [0.0, 4.0]], [[1.0, 0.0], [0.0, 9.0]]]
 
 
+def test_images_have_training_defaults_of_their_own() -> None:
+    changes = {"datasets.mnist5k": {"kind": "mnist5k"}, "nets.unet-16.training": {"steps": 9}}
+    own = study(changes=changes).cell("mnist5k", "vp", "unet-16", "0.6").training
+    assert (own.weighting, own.batch, own.learning_rate, own.warmup, own.clip) == ("noise", 128, 2e-4, 1000, 1.0)
+    assert (own.steps, own.ema) == (9, 0.9999)
+    toy = study(changes={"datasets.toy.training": {}}).cell("toy", "vp", "mlp-32x2", "0.6").training
+    assert (toy.weighting, toy.batch, toy.warmup, toy.clip) == ("likelihood", 256, 0, None)
+
+
+def test_the_kind_may_be_left_out_where_it_is_the_usual_one() -> None:
+    changes = {"datasets.toy.kind": GONE, "nets.mlp-32x2.kind": GONE}
+    assert study(changes=changes).canonical() == study().canonical()
+
+
+def test_flip_has_one_form_however_it_is_written() -> None:
+    written = [study(changes={"datasets.mnist5k.flip": flip}).canonical() for flip in (True, "yes", "on", 1)]
+    assert len(set(written)) == 1
+    assert study(changes={"datasets.mnist5k.flip": False}).canonical() == study().canonical() != written[0]
+
+
+def test_images_come_from_a_folder_or_a_file_by_configuration_alone() -> None:
+    for data in ({"kind": "folder", "path": "pictures"}, {"kind": "npz", "path": "a.npz", "test_share": 0.2}):
+        cell = study(changes={"datasets.mnist5k": data}).cell("mnist5k", "vp", "unet-16", "0.6")
+        assert cell.data.model_dump(exclude_defaults=True) == data
+
+
+def test_figures_of_images_do_not_depend_on_the_toys_settings() -> None:
+    one, other = FigureSettings(), FigureSettings(dataset="square", net="mlp-8x8", images=3)
+    changed = {name for name in FIGURE_TABLE if one.of(name) != other.of(name)}
+    assert changed == {*FIGURE_TABLE} - {"table1", "learning"}
+
+
 def test_sampling_needs_no_figure_and_no_figure_needs_the_whole_study() -> None:
     assert study(changes={"study[0].measure": "elbo", "figures.draw": ["fig2", "fig3", "sensitivity"]})
     assert study(changes={"figures.draw": [], "figures.net": "none", "figures.dataset": "none"})
@@ -594,6 +710,31 @@ def test_the_cells_of_a_study_have_digests_of_their_own() -> None:
     assert len({whole.cell(**keys).digest() for keys, _ in whole.grid()}) == len(whole.grid())
 
 
+IMAGES_TRAIN = {
+    "seed": 1,
+    "datasets.mnist5k.kind": "mnist", "datasets.mnist5k": {"kind": "npz", "path": "a.npz"},
+    "datasets.mnist5k.flip": True, "datasets.mnist5k.seeds": 2, "datasets.mnist5k.training.steps": 9,
+    "sdes.vp.beta_max": 19, "nets.unet-16.width": 32, "nets.unet-16.multipliers": [1, 2, 2], "nets.unet-16.blocks": 2,
+    "nets.unet-16.attention": [7], "nets.unet-16.dropout": 0.2, "nets.unet-16.precision": "float32",
+    "nets.unet-16.channels_last": False, "nets.unet-16.compile": True, "nets.unet-16.training": {"batch": 9},
+}  # fmt: skip
+IMAGES_MEASURE = {
+    "datasets.mnist5k.gpu": 1, "datasets.mnist5k.threads": 2, "datasets.mnist5k.memory": 9,
+    "datasets.mnist5k.minutes": 9, "bpd.rtol": 1e-3, "image_elbo.pairs": 1, "image_samples.images": 1,
+    "data_dir": "elsewhere", "study[2].T": [0.6, 0.7],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [*IMAGES_TRAIN, *IMAGES_MEASURE])
+def test_what_determines_the_weights_of_an_image_cell_and_nothing_else_changes_its_digest(place: str) -> None:
+    value = (IMAGES_TRAIN | IMAGES_MEASURE)[place]
+    one, other = (
+        study(changes={"figures.draw": []} | change).cell("mnist5k", "vp", "unet-16", "0.6").digest()
+        for change in ({}, {place: value})
+    )
+    assert (one != other) == (place in IMAGES_TRAIN)
+
+
 TRAINS = {
     "seed": 1,
     "datasets.toy.weights": [0.4, 0.6], "datasets.toy.means": [1.0, 3.5], "datasets.toy.stds": [0.1, 0.6],
@@ -616,7 +757,6 @@ MEASURES = {
     "samples.points": 9, "samples.steps_per_unit_time": 9, "samples.rtol": 1e-6, "samples.atol": 1e-6,
     "samples.max_evaluations": 99, "samples.bins": 9,
     "bpd.images": 9, "bpd.draws": 2, "bpd.batch": 9, "bpd.rtol": 1e-6, "bpd.atol": 1e-6, "bpd.max_evaluations": 99,
-    "bpd.precision": "bfloat16",
     "image_elbo.images": 9, "image_elbo.pairs": 9, "image_elbo.batch": 9,
     "image_samples.images": 9, "image_samples.steps_per_unit_time": 9,
     "optimum.resamples": 9, "optimum.confidence": 0.5,

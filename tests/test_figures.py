@@ -25,7 +25,9 @@ from scipy.stats import norm
 from difftime import figures, tables
 from difftime.config import FIGURE_TABLE, IMAGE_FIGURES, FigureSettings
 from difftime.figures import sensitivity, style
-from difftime.published import T_STAR
+from difftime.figures.learning import POINTS, smoothed
+from difftime.figures.table1 import PAPER, RISE
+from difftime.published import T_STAR, TABLE1
 from difftime.schemas import TABLES
 
 REPORT = Path(__file__).parent.parent / "workflow" / "report"
@@ -134,8 +136,11 @@ def optimum() -> pd.DataFrame:
     return table("optimum", rows)
 
 
+IMAGE_TIMES = (0.2, 0.4, 0.6, 1.0)
+
+
 def image_cells(**options: Any) -> list[Row]:
-    return cells(dataset=("mnist",), net=("unet",), T=(0.2, 0.4, 0.6, 1.0), **options)
+    return cells(dataset=("mnist",), net=("unet",), T=IMAGE_TIMES, **options)
 
 
 def table1() -> pd.DataFrame:
@@ -407,6 +412,129 @@ def test_sensitivity_shows_every_optimum_with_interval_and_plateau(pictures: dic
             assert ends == [*zip(rows[f"{column}_low"], rows[f"{column}_high"], strict=True)]
         assert axes.lines[0].get_xdata() == [T_STAR[sde]] * 2
         assert f"{T_STAR[sde]:g}" in axes.get_title("right")
+
+
+def labelled(axes: Axes, label: str) -> list[Line2D]:
+    return [line for line in axes.lines if line.get_label() == label]
+
+
+def test_table1_shows_the_values_of_the_table(pictures: dict[str, Figure]) -> None:
+    frame = table1()
+    panels = pictures["table1"].axes
+    for sde, bits, calls in zip(SDES, panels[::2], panels[1::2], strict=True):
+        rows = frame[(frame.sde == sde) & (frame.p_noise == "standard")].sort_values("T")
+        for (axes, place), column in {(bits, 0): "elbo_bpd", (bits, 1): "bpd", (calls, 0): "nfe"}.items():
+            assert curves(axes)[place].get_xdata() == pytest.approx(IMAGE_TIMES)
+            assert curves(axes)[place].get_ydata() == pytest.approx(rows[column].to_numpy())
+
+
+def test_table1_shows_what_kl_alone_adds_to_the_value_at_the_largest_T(pictures: dict[str, Figure]) -> None:
+    rows = table1().query("sde == 'vp' and p_noise == 'standard'").sort_values("T")
+    last = rows.iloc[-1]
+    (band,) = [one for one in pictures["table1"].axes[0].collections if one.get_label() == RISE]
+    corners = band.get_paths()[0].vertices[:, 1]
+    for end in ("kl_low_bpd", "kl_high_bpd"):
+        for expected in last.bpd + rows[end] - last[end]:
+            assert np.isclose(corners, expected).any()
+
+
+def test_table1_has_the_papers_marks_where_the_paper_has_these_data_and_vp() -> None:
+    panels = drawn("table1").axes
+    published = [row for row in TABLE1 if row.dataset == "mnist"]
+    for axes, column in zip(panels[:2], ("bpd", "nfe"), strict=True):
+        (line,) = labelled(axes, PAPER)
+        assert [*line.get_xdata()] == [row.T for row in published]
+        assert [*line.get_ydata()] == [getattr(row, column) for row in published]
+        assert line.get_marker() == "x"
+    assert not [line for axes in panels[2:] for line in labelled(axes, PAPER)]
+    mine = drawn("table1", table1().assign(dataset="mine"))
+    assert not [line for axes in mine.axes for line in labelled(axes, PAPER)]
+
+
+def test_a_bpd_that_is_not_finite_is_marked_and_breaks_the_line() -> None:
+    figure = drawn("table1", without(table1(), ["bpd", "bpd_se"], sde="vp", T=0.2))
+    bits = figure.axes[0]
+    shown = dict(zip(*curves(bits)[1].get_data(), strict=True))
+    assert math.isnan(shown[0.2])
+    assert marks(bits, style.NOT_FINITE) == [("x", 0.2)]
+    assert style.NOT_FINITE in legend_of(figure)
+    assert not [one for one in bits.collections if one.get_label() == RISE]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["bpd", "bpd_se", "nfe", "nfe_sd", "batch", "images"],
+        ["elbo_bpd", "elbo_bpd_se", "kl_low_bpd", "kl_high_bpd"],
+        ["bpd_se", "elbo_bpd_se", "nfe_sd"],
+        [c.name for c in TABLES["table1"] if c.nullable],
+    ],
+)
+def test_table1_is_drawn_whatever_is_null(columns: list[str], tmp_path: Path) -> None:
+    frame = table1()
+    frame[columns] = math.nan
+    figure = drawn("table1", frame)
+    with style.context(SETTINGS):
+        style.save(figure, tmp_path / "table1.pdf")
+    assert {line.get_label() for axes in figure.axes for line in axes.lines} >= {PAPER}
+
+
+def test_images_shows_the_pixels_of_the_first_seed_in_order(pictures: dict[str, Figure]) -> None:
+    frame = image_samples().query("seed == 0 and p_noise == 'standard'")
+    for (sde, T), axes in zip(product(SDES, IMAGE_TIMES), pictures["images"].axes, strict=True):
+        rows = frame[(frame.sde == sde) & (frame["T"] == T)]
+        (shown,) = axes.images
+        tiles = np.split(np.asarray(shown.get_array()), SETTINGS.images, axis=1)
+        for tile, row in zip(tiles, rows.itertuples(), strict=False):
+            grey = np.frombuffer(row.pixels, np.uint8).reshape(SIZE, SIZE)
+            assert (tile[1:-1, 1:-1] == grey[..., None]).all()
+        assert f"T = {T:g}" in axes.get_title("left")
+
+
+def test_images_shows_colours_as_they_are() -> None:
+    rgb = np.random.default_rng(0).integers(256, size=(3, SIZE, SIZE), dtype=np.uint8)
+    frame = image_samples().assign(channels=3, pixels=rgb.tobytes())
+    (shown,) = drawn("images", frame, FigureSettings(images=1)).axes[0].images
+    assert (np.asarray(shown.get_array())[1:-1, 1:-1] == rgb.transpose(1, 2, 0)).all()
+
+
+def test_learning_shows_means_over_seeds_and_stretches(pictures: dict[str, Figure]) -> None:
+    (axes,) = pictures["learning"].axes
+    frame = history()
+    assert len(axes.lines) == len(SDES) * len(IMAGE_TIMES)
+    for (sde, T), line in zip(product(SDES, IMAGE_TIMES), axes.lines, strict=True):
+        rows = frame[(frame.sde == sde) & (frame["T"] == T)]
+        wanted = smoothed(rows)
+        assert line.get_ydata() == pytest.approx(wanted.loss.to_numpy())
+        assert line.get_label() == f"$T = {T:g}$"
+        assert len(wanted) == POINTS
+        assert wanted.loss.iloc[0] == pytest.approx(rows[rows.step <= 40].loss.mean())
+
+
+def test_a_T_has_one_colour_in_all_panels_of_learning() -> None:
+    frame = history()
+    other = frame[frame["T"] > 0.3].assign(dataset="other")
+    panels = drawn("learning", pd.concat([frame, other], ignore_index=True)).axes
+    colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in panels]
+    assert colours[1].items() < colours[0].items()
+
+
+@pytest.mark.parametrize("name", ["table1", "images"])
+def test_a_figure_of_images_without_the_p_noise_asked_for_is_refused_with_what_there_is(name: str) -> None:
+    frame = FACTORY[FIGURE_TABLE[name]]().query("p_noise == 'standard'")
+    with pytest.raises(tables.BadTable, match=r"'matched'.*standard"):
+        drawn(name, frame, FigureSettings(p_noise="matched"))
+
+
+@pytest.mark.parametrize("name", IMAGE_FIGURES)
+def test_a_figure_of_images_prints_the_settings_it_was_made_with(pictures: dict[str, Figure], name: str) -> None:
+    said = pictures[name].texts[0].get_text()
+    wanted = {
+        "table1": ["images 100", "batch 50", "iterations 800", "weighting likelihood", "p_noise standard"],
+        "images": ["p_noise standard", "not selected"],
+        "learning": ["SDE vp, ve"],
+    }
+    assert all(phrase in said for phrase in wanted[name])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from typer.testing import CliRunner, Result
 from difftime import tables
 from difftime import train as training
 from difftime.cell import RESUME, WEIGHTS
+from difftime.checkpoint import load_weights, save_weights
 from difftime.cli import app
 from difftime.config import Cell, ImageSettings, MixtureSettings
 from difftime.likelihood import OdeLikelihood, ode_likelihood
@@ -42,7 +43,7 @@ from difftime.verbs import train as train_verb
 SIZE, TRAIN, TEST = 8, 12, 7
 TRAINING = {"steps": 25, "batch": 4, "learning_rate": 1e-3, "ema": 0.9, "weighting": "noise", "time_sampling": "lambda"}
 NETWORK = {"kind": "ncsnpp", "width": 4, "multipliers": [1, 2], "blocks": 1, "dropout": 0.3}
-BPD = {"batch": 3, "draws": 2, "rtol": 0.1, "atol": 0.1}
+BPD = {"batch": 3, "draws": 2, "rtol": 3e-2, "atol": 3e-2}
 ELBO = {"pairs": 1}
 SAMPLES = {"images": 3, "steps_per_unit_time": 5}
 BOTH = ["--p-noise", "standard", "--p-noise", "matched"]
@@ -306,7 +307,7 @@ def alter(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [shorten, alter])
+@pytest.mark.parametrize("damage", [alter])
 def test_a_damaged_state_of_an_evaluation_is_named_and_all_images_are_evaluated_anew(
     cell: Path, measured: Path, solves, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
@@ -322,7 +323,7 @@ def test_a_damaged_state_of_an_evaluation_is_named_and_all_images_are_evaluated_
     same_bpd(cell, measured)
 
 
-@pytest.mark.parametrize("change", [{"rtol": 2e-2}, {"batch": 2}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("change", [{"rtol": 2e-2}, {"batch": 2}, {"atol": 2e-2}])
 def test_the_state_of_an_evaluation_with_other_settings_is_not_gone_on_from(
     cell: Path, solves, change: dict[str, Any]
 ) -> None:
@@ -367,12 +368,16 @@ def test_a_solver_that_gives_up_leaves_nulls_and_not_numbers(cell: Path) -> None
     assert read(cell, "bpd_images").bpd.isna().all()
 
 
-def test_bfloat16_is_near_float32_and_said_in_the_table(cell: Path, measured: Path) -> None:
-    measure("bpd", cell, precision="bfloat16")
-    low, full = (read(path, "bpd").set_index(CURVE) for path in (cell, measured))
-    assert set(low.precision) == {"bfloat16"}
-    # 8 bits of mantissa: noise predicted to half a per cent
-    assert low.bpd.to_numpy() == pytest.approx(full.bpd.to_numpy(), abs=0.05)
+def test_a_network_trained_in_bfloat16_is_measured_in_float32(cell: Path, measured: Path) -> None:
+    """The same weights under another name of their precision: nothing of the measurement changes."""
+    settings = json.loads(cell.read_text())
+    settings["network"]["precision"] = "bfloat16"
+    low = Cell.model_validate(settings)
+    weights = load_weights(cell.parent / WEIGHTS, Cell.model_validate_json(cell.read_text()).digest())
+    cell.write_text(low.canonical())
+    save_weights(cell.parent / WEIGHTS, weights, low.digest())
+    measure("bpd", cell)
+    same_bpd(cell, measured)
 
 
 # Training that is cut
@@ -429,7 +434,7 @@ def test_sigterm_saves_at_once_and_the_next_run_goes_on(
     assert weights_of(cell.parent) == wanted
 
 
-@pytest.mark.parametrize("damage", [shorten, alter])
+@pytest.mark.parametrize("damage", [shorten])
 def test_a_damaged_state_of_a_training_is_named_and_not_used(
     cell: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:

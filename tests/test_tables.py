@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from difftime import tables
 from difftime.config import OptimumSettings
+from difftime.published import SOURCE, TABLE1
 from difftime.schemas import TABLES, arrow_schema, write_rows
 
 TIMES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0]
@@ -165,6 +167,104 @@ def test_a_row_without_a_density_is_untested_and_counted_apart() -> None:
     assert "holds in 2 of 2 rows" in said
     assert "1 more were not tested" in said
     assert "In 1 rows more than 0.0001" in said
+
+
+# Table 1
+
+
+DEFAULTS = {"string": "none", "float64": 0.0, "int64": 1, "bool": True, "binary": b""}
+VP = {"dataset": "mnist", "sde": "vp", "net": "unet_64", "p_noise": "standard"}
+
+
+def frame_of(table: str, rows: list[dict]) -> pd.DataFrame:
+    """A valid table from rows that say only what matters."""
+    filled = {c.name: DEFAULTS[c.type] for c in TABLES[table]}
+    known = [{key: value for key, value in row.items() if key in filled} for row in rows]
+    return tables.check(pd.DataFrame([filled | row for row in known], columns=list(filled)), table, table)
+
+
+def image_tables(bpd: list[dict], elbo: list[dict], times: list[float]) -> list[pd.DataFrame]:
+    cost = {"parameters": 1234567, "steps": 800, "seeds": 2, "points_per_second": 99.5, "weighting": "noise"}
+    training = [VP | {"T": T, "device": "CPU, 1 thread"} | cost for T in times]
+    return [frame_of("bpd", bpd), frame_of("image_elbo", elbo), frame_of("training", training)]
+
+
+def two_seeds(T: float, **changes) -> list[dict]:
+    shared = {"bpd_se": 0.03, "nfe": 200.0, "nfe_sd": 4.0, "batch": 50, "images": 100}
+    return [VP | shared | {"T": T, "seed": seed, "bpd": 1.2 + 0.08 * seed} | changes for seed in range(2)]
+
+
+def two_bounds(T: float, **changes) -> list[dict]:
+    shared = {"elbo_bpd_se": 0.01, "kl_low_bpd": 0.1, "kl_high_bpd": 0.2}
+    return [VP | shared | {"T": T, "seed": seed, "elbo_bpd": 1.5 + 0.02 * seed} | changes for seed in range(2)]
+
+
+def test_table1_combines_seeds_with_the_error_of_the_images_that_they_share() -> None:
+    row = tables.table1(*image_tables(two_seeds(0.6), two_bounds(0.6), [0.6])).iloc[0]
+    assert row.bpd == pytest.approx(1.24)
+    # two seeds 0.08 apart: their standard error is 0.04; that of the images does not shrink with seeds
+    assert row.bpd_se == pytest.approx(0.05)
+    assert row.elbo_bpd == pytest.approx(1.51)
+    assert row.elbo_bpd_se == pytest.approx(math.hypot(0.01, 0.01))
+    assert (row.nfe, row.batch, row.images, row.seeds, row.parameters) == (200, 50, 100, 2, 1234567)
+    assert (row.kl_low_bpd, row.kl_high_bpd) == pytest.approx((0.1, 0.2))
+
+
+def test_table1_has_null_for_what_is_not_measured_or_not_finite() -> None:
+    lost = two_seeds(0.2, bpd=math.nan, bpd_se=math.nan)
+    half = two_seeds(0.4)
+    half[1] |= {"bpd": math.nan, "bpd_se": math.nan}
+    frame = tables.table1(*image_tables([*two_seeds(1.0), *half, *lost], two_bounds(0.6), [1.0, 0.6, 0.4, 0.2]))
+    tables.check(frame, "table1", "table1")
+    by_T = frame.set_index("T")
+    assert [*by_T.index] == [1.0, 0.4, 0.2, 0.6]
+    assert by_T.loc[[1.0, 0.4, 0.2], ["elbo_bpd", "elbo_bpd_se", "kl_low_bpd"]].isna().all(axis=None)
+    assert by_T.loc[0.6, ["bpd", "bpd_se", "nfe", "batch", "images"]].isna().all()
+    assert by_T.bpd.isna().to_dict() == {1.0: False, 0.4: False, 0.2: True, 0.6: True}
+    assert (by_T.bpd[0.4], by_T.bpd_se[0.4]) == pytest.approx((1.2, 0.03))
+
+
+def test_table1_stands_beside_the_papers_values_for_people_and_for_latex(tmp_path: Path) -> None:
+    times = [0.2, 0.4, 0.6, 1.0]
+    other = {"sde": "ve", "dataset": "mnist"}
+    measured = [row for T in times for row in two_seeds(T)]
+    bpd, elbo, training = image_tables(measured, two_bounds(1.0), times)
+    frame = pd.concat([tables.table1(bpd, elbo, training), tables.table1(bpd, elbo, training).assign(**other)])
+    path = tmp_path / "table1.parquet"
+    tables.save_table1(frame.reset_index(drop=True), path)
+    assert len(tables.read(path, "table1")) == 8
+    header, _, *lines = [line for line in path.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
+    texts = [dict(zip(*([cell.strip() for cell in one.split("|")[1:-1]] for one in (header, line)), strict=True))
+             for line in lines]  # fmt: skip
+    of_vp = [text for text in texts if text["data"] == "mnist vp"]
+    published = [row for row in TABLE1 if row.dataset == "mnist"]
+    assert [text["T"] for text in of_vp] == ["1", "0.6", "0.4", "0.2"]
+    assert [text["paper BPD"] for text in of_vp] == [f"{row.bpd:.2f}" for row in published]
+    assert [text["paper NFE"] for text in of_vp] == [f"{row.nfe:g}" for row in published]
+    assert {text["paper BPD"] for text in texts if text["data"] == "mnist ve"} == {""}
+    assert of_vp[0]["BPD (ODE)"] == "1.240 ± 0.050"
+    assert [text["ELBO (bpd, SDE)"] for text in of_vp[:2]] == ["1.510 ± 0.014", "–"]
+    assert SOURCE in path.with_suffix(".md").read_text()
+
+
+def test_the_latex_table_is_balanced_escaped_and_its_rows_end(tmp_path: Path) -> None:
+    frame = tables.table1(*image_tables(two_seeds(0.6), two_bounds(1.0), [0.6, 1.0]))
+    tables.save_table1(frame, tmp_path / "table1.parquet")
+    text = (tmp_path / "table1.tex").read_text()
+    first, *body, last = text.splitlines()
+    columns = re.fullmatch(r"\\begin\{tabular\}\{([lr]+)\}", first).group(1)
+    assert last == r"\end{tabular}"
+    assert [line for line in body if line.endswith("rule")] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    rows = [line for line in body if not line.endswith("rule")]
+    assert len(rows) == 3
+    for row in rows:
+        assert row.endswith(r" \\")
+        assert len(re.split(r"(?<!\\)&", row)) == len(columns) == len(tables.TABLE1_HEADER)
+        assert row.count("$") % 2 == 0
+        assert row.isascii()
+    assert not re.search(r"(?<!\\)[_%#]", text)
+    assert r"unet\_64" in text
+    assert r"1.240 $\pm$ 0.050" in text
 
 
 def test_a_saved_table_reads_back_with_units_in_its_fields(tmp_path: Path) -> None:

@@ -69,11 +69,11 @@ def table1() -> str:
 
 
 def speed() -> str:
-    from benchmarks import study, training, workflow
+    from benchmarks import images, study, training, workflow
 
     cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     machine = f"{cpu.split(':')[1].strip()}, 2 cores, {platform.system()}, Python {platform.python_version()}"
-    return f"Measured on {machine}.\n\n" + "\n".join(part.main() for part in (study, training, workflow))
+    return f"Measured on {machine}.\n\n" + "\n".join(part.main() for part in (study, training, images, workflow))
 
 
 def main(part: str) -> None:

@@ -27,8 +27,8 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     """One panel per data set and network, one line per SDE and T."""
     groups = [*frame.groupby(["dataset", "net"], sort=False)]
     figure, grid = style.panels(settings, len(groups), 1, 0.7 + 1.8 * len(groups))
+    looks = style.networks([f"$T = {T:g}$" for T in sorted(frame["T"].unique())])
     for ((dataset, net), rows), (axes,) in zip(groups, grid, strict=True):
-        looks = style.networks([f"$T = {T:g}$" for T in sorted(rows["T"].unique())])
         for (sde, T), line in rows.groupby(["sde", "T"], sort=False):
             look, curve = looks[f"$T = {T:g}$"], smoothed(line)
             style_of = style.line_style(sde, style.sdes_of(frame))

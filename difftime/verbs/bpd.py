@@ -60,7 +60,7 @@ def _resumed(path: Path, digest: str) -> tuple[list[dict[str, Tensor]], float]:
 
 def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir: Path) -> None:
     """Read the trained cell in `folder`; write bpd.parquet and bpd_images.parquet. A cut run goes on where it was."""
-    cell, problem = open_images(folder, data_dir, settings.precision)
+    cell, problem = open_images(folder, data_dir)
     streams, noises = f"{cell.seed}/{cell.dataset}", [problem.noise(name) for name in p_noise]
     n = tested(problem, settings.images)
     batches = _batches(n, settings)
@@ -107,7 +107,7 @@ def _write(folder, cell, problem, settings, p_noise, batches, done, images_per_s
                 "nfe_sd": finite(counts["nfe"][seed].std()) if len(done) > 1 else None,
                 "accepted": counts["accepted"][seed].mean().item(),
                 "rejected": counts["rejected"][seed].mean().item(), "rtol": settings.rtol, "atol": settings.atol,
-                "precision": settings.precision, "epsilon": problem.epsilon, "data_digest": problem.images.digest,
+                "epsilon": problem.epsilon, "data_digest": problem.images.digest,
                 "images_per_second": images_per_second,
             })  # fmt: skip
             single += [
