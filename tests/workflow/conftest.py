@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -25,16 +26,21 @@ STUDY = {
             "weights": [1.0], "means": [0.0], "stds": [1.0], "samples": 256, "seeds": 2,
             "training": {"steps": 20, "batch": 32},
         },
+        "pictures": {"kind": "npz", "path": "pictures.npz", "training": {"steps": 2, "batch": 4}},
     },
+    "nets": {"tiny": {"kind": "ncsnpp", "width": 4, "multipliers": [1, 2], "blocks": 1}},
     "study": [
         {"dataset": "toy", "sde": "vp", "net": "mlp-16x1", "T": [0.3, 0.6]},
         {"dataset": "other", "sde": "vp", "net": "mlp-16x1", "T": [0.6], "measure": "elbo"},
+        {"dataset": "pictures", "sde": "vp", "net": "tiny", "T": [0.4], "measure": ["elbo", "likelihood"]},
     ],
+    "bpd": {"images": 2, "batch": 2, "rtol": 0.1, "atol": 0.1},
+    "image_elbo": {"images": 2, "pairs": 1},
     "elbo": {"time_steps": 20},
     "likelihood": {"points": 32, "grid_cells": 128, "grid_steps": 12},
     "samples": {"points": 64, "steps_per_unit_time": 20},
     "optimum": {"resamples": 10},
-    "figures": {"draw": ["fig1", "fig4"], "net": "mlp-16x1", "histogram_T": [0.3, 0.6]},
+    "figures": {"draw": ["fig1", "fig4", "table1"], "net": "mlp-16x1", "histogram_T": [0.3, 0.6]},
 }  # fmt: skip
 
 
@@ -104,6 +110,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
             source, clone.path
         )
     (clone.path / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    grey = np.random.default_rng(0).integers(256, size=(8, 8, 8), dtype=np.uint8)
+    np.savez(clone.path / "pictures.npz", train=grey[:6], test=grey[6:])
     clone.snakemake("--cores", "2")
     return clone
 

@@ -28,8 +28,8 @@ def test_touching_files_re_runs_nothing(clone) -> None:
 def test_adding_a_T_trains_only_the_new_cell(clone) -> None:
     cells = clone.results / "cells"
     before = contents(cells)
-    first, second = clone.study["study"]
-    clone.change(study=[first | {"T": [0.3, 0.6, 0.9]}, second])
+    first, *others = clone.study["study"]
+    clone.change(study=[first | {"T": [0.3, 0.6, 0.9]}, *others])
     planned = clone.planned()
     assert {rule: planned[rule] for rule in ("cell", "train", "elbo", "likelihood", "samples")} == {
         "cell": 1, "train": 1, "elbo": 1, "likelihood": 1, "samples": 1,
@@ -67,9 +67,37 @@ def test_changing_a_tolerance_re_runs_that_measurement_only(clone, section: str,
     assert not planned.keys() & ({"cell", "train", "elbo", "likelihood", "samples"} - {rule})
 
 
+@pytest.mark.parametrize(
+    ("section", "value", "rule"), [("bpd__rtol", 0.2, "bpd"), ("image_elbo__pairs", 2, "image_elbo")]
+)
+def test_changing_a_measurement_of_images_re_runs_it_and_what_follows_only(
+    clone, section: str, value, rule: str
+) -> None:
+    clone.change(**{section: value})
+    assert clone.planned() == {rule: 1, "collect": 1, "table1": 1, "figure": 1}
+
+
+@pytest.mark.parametrize(
+    "change", [{"data_dir": "elsewhere"}, {"datasets__pictures__gpu": 1}, {"datasets__pictures__memory": 3000},
+               {"datasets__pictures__minutes": 5}],
+)  # fmt: skip
+def test_where_images_are_kept_and_what_a_job_asks_for_re_run_nothing(clone, change: dict) -> None:
+    clone.change(**change)
+    assert clone.planned() == {}
+
+
+def test_changing_the_training_of_images_leaves_the_toy_alone(clone) -> None:
+    clone.change(datasets__pictures__training__steps=3)
+    planned = clone.planned()
+    assert {rule: planned[rule] for rule in ("cell", "train", "bpd", "image_elbo", "fetch")} == {
+        "cell": 1, "train": 1, "bpd": 1, "image_elbo": 1, "fetch": 0,
+    }  # fmt: skip
+    assert not planned.keys() & {"elbo", "likelihood", "samples"}
+
+
 def test_changing_the_style_of_all_figures_redraws_figures_only(clone) -> None:
     clone.change(figures__font_size=9)
-    assert clone.planned() == {"figure": 2}
+    assert clone.planned() == {"figure": 3}
 
 
 def test_changing_one_figures_setting_redraws_only_it(clone) -> None:
