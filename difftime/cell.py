@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -165,6 +166,8 @@ def build(
         check_batch(images, cell.training.batch)
         nets = _image_nets(network, images, seeds, precision or network.precision, place)
         score = NetScore(nets, sde, "noise", scale_input=False, data_variance=1.0)
+        # weights and resume states belong to the pixels too: a path says nothing of what is behind it
+        common["digest"] = hashlib.sha256(f"{cell.digest()} {images.digest}".encode()).hexdigest()
         return ImageProblem(**common, score=score, images=images, flip=cell.data.flip, device=place)
     raise BadSettings(f"{cell.name}: a network of kind {network.kind} is not for data of kind {cell.data.kind}.")
 

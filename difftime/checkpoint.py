@@ -56,7 +56,7 @@ def load_weights(path: Path, cell: str) -> dict[str, Tensor]:
     if checksum != _checksum(tensors):
         raise BadFile(f"{path} does not match its checksum: it was damaged or altered. {remedy}")
     if trained_for != cell:
-        raise BadFile(f"{path} was trained with other settings than the cell.json beside it. {remedy}")
+        raise BadFile(f"{path} was trained with other settings than those beside it, or on other images. {remedy}")
     return tensors
 
 

@@ -568,6 +568,16 @@ def family(data: MixtureSettings | ImageSettings) -> Family:
     return "mixture" if isinstance(data, MixtureSettings) else "images"
 
 
+def listing(data: MixtureSettings | ImageSettings) -> str:
+    """What names, sizes and times of change say of a user's own images: other files under one path are other data."""
+    if not isinstance(data, ImageSettings) or data.path is None:
+        return ""
+    top = Path(data.path)
+    files = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
+    seen = [(str(path.relative_to(top)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
 def what_it_is(data: MixtureSettings | ImageSettings) -> dict[str, Any]:
     """The settings that say what the data are, without what a study does with them."""
     kind = MixtureSettings if isinstance(data, MixtureSettings) else ImageSettings
@@ -620,7 +630,7 @@ class SampleSettings(Settings):
 
 
 class BpdSettings(Settings):
-    images: Count | None = Field(default=None, description="How many test images, from the first; null: all")
+    images: Count | None = Field(default=None, description="How many test images, drawn once for all; null: all")
     draws: Count = Field(default=1, description="Dequantised versions of each image")
     batch: Count = Field(default=100, description="Images solved as one system; the NFE belongs to it")
     rtol: Tolerance = 1e-5
@@ -631,7 +641,7 @@ class BpdSettings(Settings):
 
 
 class ImageElboSettings(Settings):
-    images: Count | None = Field(default=None, description="How many test images, from the first; null: all")
+    images: Count | None = Field(default=None, description="How many test images, drawn once for all; null: all")
     pairs: Count = Field(default=16, description="Antithetic pairs of noise, each at a time of its own, per image")
     batch: Count = Field(default=256, description="Noisy images in the network at once")
 

@@ -23,9 +23,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     temporary = _temporary(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = _locked(temporary, path)
     try:
-        _lock(descriptor, path)
         try:
             os.truncate(descriptor, 0)
             yield temporary
@@ -33,19 +32,35 @@ def atomic(path: Path) -> Iterator[Path]:
                 raise FileNotFoundError(f"Nothing was written to {path}.")
             os.fsync(descriptor)
             temporary.replace(path)
-        finally:
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def _locked(temporary: Path, path: Path) -> int:
+    """A descriptor of the temporary file that this process alone holds."""
+    while True:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise BlockingIOError(f"Another process is writing {path} now. Wait for it, or stop it.") from None
+        except OSError:  # a file system without locks: two writers at once are not told apart
+            return descriptor
+        # between opening and locking, another process may have given the file its final name
+        if _is(descriptor, temporary):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is(descriptor: int, path: Path) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BlockingIOError(f"Another process is writing {path} at this moment. Wait for it, or stop it.") from None
-    except OSError:  # a file system without locks: two writers are not told apart, each still writes a whole file
-        pass
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def discard(path: Path) -> None:

@@ -321,7 +321,17 @@ def _across_seeds(rows: pd.DataFrame, value: str, error: str) -> tuple[float, fl
 
 
 def table1(bpd: pd.DataFrame, elbo: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
-    """The paper's Table 1 for every image cell and p_noise; null where a cell is not measured so."""
+    """The paper's Table 1 for every image cell and p_noise; null where a cell is not measured so.
+
+    Raises BadTable if cells of one data set were measured on different images.
+    """
+    digests = pd.concat([bpd, elbo]).groupby("dataset").data_digest.nunique()
+    if (digests > 1).any():
+        names = ", ".join(digests.index[digests > 1])
+        raise BadTable(
+            f"The images of {names} changed between the measurements: their tables hold several data_digest. Delete "
+            "the cells of that data set and run again."
+        )
     rows = []
     cells = pd.concat([bpd[[*LINE, "T"]], elbo[[*LINE, "T"]]]).drop_duplicates()
     trained = training.set_index(["dataset", "sde", "net", "T"])
@@ -335,10 +345,10 @@ def table1(bpd: pd.DataFrame, elbo: pd.DataFrame, training: pd.DataFrame) -> pd.
         own_bpd, own_elbo = (t[(t[list(here)] == pd.Series(here)).all(axis=1)] for t in (bpd, elbo))
         if len(own_bpd):
             row["bpd"], row["bpd_se"] = _across_seeds(own_bpd, "bpd", "bpd_se")
-            row |= own_bpd[["nfe", "nfe_sd", "batch", "images"]].mean().to_dict()
+            row |= own_bpd[["nfe", "nfe_sd", "batch", "images"]].mean().to_dict() | {"failed": own_bpd.failed.sum()}
         if len(own_elbo):
             row["elbo_bpd"], row["elbo_bpd_se"] = _across_seeds(own_elbo, "elbo_bpd", "elbo_bpd_se")
-            row |= own_elbo[["kl_low_bpd", "kl_high_bpd"]].mean().to_dict()
+            row |= own_elbo[["kl_low_bpd", "kl_high_bpd"]].mean().to_dict() | {"elbo_images": own_elbo.images.mean()}
         rows.append(row)
     columns = {c.name: c.type for c in TABLES["table1"]}
     frame = pd.DataFrame(rows, columns=list(columns))
@@ -352,7 +362,7 @@ def _plus_minus(value: float, error: float, digits: int) -> str:
 
 
 TABLE1_HEADER = [
-    "data", "net", "p_noise", "T", "BPD (ODE)", "ELBO (bpd, SDE)", "KL (bpd)", "NFE", "batch", "images/s",
+    "data", "net", "p_noise", "T", "BPD (ODE)", "ELBO (bpd, SDE)", "KL (bpd)", "NFE", "batch", "training images/s",
     "parameters", "iterations", "paper BPD", "paper NFE",
 ]  # fmt: skip
 
@@ -366,7 +376,8 @@ def table1_rows(frame: pd.DataFrame) -> list[list[str]]:
     ).itertuples():
         paper = published.get((row.dataset, row.T)) if row.sde == "vp" and row.p_noise == "standard" else None
         lines.append([
-            f"{row.dataset} {row.sde}", row.net, row.p_noise, f"{row.T:g}", _plus_minus(row.bpd, row.bpd_se, 3),
+            f"{row.dataset} {row.sde}", row.net, row.p_noise, f"{row.T:g}",
+            _plus_minus(row.bpd, row.bpd_se, 3) + (f" ({row.failed:.0f} failed)" if row.failed > 0 else ""),
             _plus_minus(row.elbo_bpd, row.elbo_bpd_se, 3),
             "–" if math.isnan(row.kl_low_bpd) else f"{row.kl_low_bpd:.4f} to {row.kl_high_bpd:.4f}",
             _plus_minus(row.nfe, row.nfe_sd, 0), "–" if math.isnan(row.batch) else f"{row.batch:.0f}",

@@ -1,8 +1,9 @@
 """Training by denoising score matching, Eq. 3, for all seeds of a cell at once.
 
 The random numbers of step n depend only on (seed, n), so a run that is cut and resumed gives the bits of one that
-was not, and a seed's model does not depend on how many others are trained beside it. Neither do they depend on T or
-the SDE: cells share data, initial weights and noise (common random numbers), which steadies comparisons between them.
+was not, and, but for dropout, a seed's model does not depend on how many others are trained beside it. Neither do they
+depend on T or the SDE: cells share data, initial weights and noise (common random numbers), which steadies comparisons
+between them.
 """
 
 from __future__ import annotations
@@ -188,9 +189,10 @@ class _Run:
         """Adam on the gradient of `loss`, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n))."""
         gradients = torch.autograd.grad(loss, self.parameters)
         if self.recipe.clip is not None:
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-            # a factor of nan for a norm that is not finite: the loss is checked, and says so
-            torch._foreach_mul_(gradients, (self.recipe.clip / norm).clamp(max=1.0))
+            for model in self.net.by_model(gradients):
+                norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(model)))
+                # a factor of nan for a norm that is not finite: the loss is checked, and says so
+                torch._foreach_mul_(model, (self.recipe.clip / norm).clamp(max=1.0))
         rate = self.recipe.learning_rate * min(1.0, (number + 1) / max(1, self.recipe.warmup))
         # the functional form: constructing torch.optim.Adam imports the compiler, for a second
         adam(

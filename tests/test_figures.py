@@ -149,7 +149,7 @@ def table1() -> pd.DataFrame:
         T = cell["T"]
         values = {"bpd": 1.2 + 0.5 * math.exp(-9 * T), "bpd_se": 0.01, "elbo_bpd": 1.5 + 0.2 * T, "elbo_bpd_se": 0.02}
         bracket = {"kl_low_bpd": 0.4 * math.exp(-9 * T), "kl_high_bpd": 0.6 * math.exp(-9 * T)}
-        solver = {"nfe": 150 + 100 * T, "nfe_sd": 4.0, "batch": 50.0, "images": 100.0}
+        solver = {"nfe": 150 + 100 * T, "nfe_sd": 4.0, "batch": 50.0, "images": 100.0, "elbo_images": 100.0}
         study = {"seeds": SEEDS, "iterations": 800, "weighting": "likelihood", "images_per_second": 99.5}
         rows.append(cell | values | bracket | solver | study)
     return table("table1", rows)
@@ -433,8 +433,9 @@ def test_table1_shows_what_kl_alone_adds_to_the_value_at_the_largest_T(pictures:
     last = rows.iloc[-1]
     (band,) = [one for one in pictures["table1"].axes[0].collections if one.get_label() == RISE]
     corners = band.get_paths()[0].vertices[:, 1]
-    for end in ("kl_low_bpd", "kl_high_bpd"):
-        for expected in last.bpd + rows[end] - last[end]:
+    smaller = rows.iloc[:-1]
+    for end, other in (("kl_low_bpd", "kl_high_bpd"), ("kl_high_bpd", "kl_low_bpd")):
+        for expected in last.bpd + smaller[end] - last[other]:
             assert np.isclose(corners, expected).any()
 
 
@@ -458,7 +459,15 @@ def test_a_bpd_that_is_not_finite_is_marked_and_breaks_the_line() -> None:
     assert math.isnan(shown[0.2])
     assert marks(bits, style.NOT_FINITE) == [("x", 0.2)]
     assert style.NOT_FINITE in legend_of(figure)
-    assert not [one for one in bits.collections if one.get_label() == RISE]
+    assert [one for one in bits.collections if one.get_label() == RISE]
+
+
+def test_table1_marks_failures_and_not_what_was_never_measured() -> None:
+    unmeasured = without(table1(), ["bpd", "bpd_se", "nfe", "nfe_sd", "batch", "images"], sde="vp", T=0.2)
+    assert not marks(drawn("table1", unmeasured).axes[0], style.NOT_FINITE)
+    frame = table1()
+    frame.loc[(frame.sde == "vp") & (frame["T"] == 0.2), "failed"] = 3.0
+    assert marks(drawn("table1", frame).axes[0], style.NOT_FINITE) == [("x", 0.2)]
 
 
 @pytest.mark.parametrize(

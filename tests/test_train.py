@@ -197,3 +197,20 @@ def test_the_average_warms_up(toy: Mixture) -> None:
         average = [decay * a + (1 - decay) * p.detach() for a, p in zip(average, parameters, strict=True)]
     for weight, expected in zip(trained.weights.values(), average, strict=True):
         assert torch.allclose(weight, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_seeds_model_does_not_depend_on_the_others(toy: Mixture, clip: float | None) -> None:
+    recipe = replace(RECIPE, clip=clip, steps=30)
+    one, three = run(toy, seeds=SEEDS[:1], recipe=recipe), run(toy, recipe=recipe)
+    for name, weight in one.weights.items():
+        assert torch.allclose(weight[0], three.weights[name][0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_of_every_seed_is_cut_to_the_norm_by_itself(toy: Mixture) -> None:
+    model = score(SEEDS)
+    gradients = [torch.randn_like(p) * 100 for p in model.net.parameters()]
+    for k, own in enumerate(model.net.by_model(gradients)):
+        assert all(torch.equal(part, whole[k]) for part, whole in zip(own, gradients, strict=True))
+        torch._foreach_mul_(own, 0.0)
+        assert not any(whole[k].any() for whole in gradients)

@@ -22,9 +22,13 @@ RISE = "BPD at the largest T + KL bracket"
 PAPER = f"{SOURCE}, Table 1"
 
 
-def _line(rows: pd.DataFrame, value: str, spread: str) -> pd.DataFrame:
-    known = rows[value].notna()
-    return rows[["T", "seeds"]].assign(mean=rows[value], se=rows[spread], finite=rows.seeds.where(known, 0))
+def _line(rows: pd.DataFrame, value: str, spread: str, measured: str) -> pd.DataFrame:
+    """The curve of a value over the T at which it was measured; hollow where some of it is not finite."""
+    rows = rows[rows[measured].notna()]
+    lost = rows[value].isna() * rows.seeds
+    some = (rows.failed.fillna(0) > 0).astype(int) if measured == "images" else 0
+    finite = (rows.seeds - some - lost).clip(lower=0)
+    return rows[["T", "seeds"]].assign(mean=rows[value], se=rows[spread], finite=finite)
 
 
 def _paper(axes: Axes, dataset: str, sde: str, column: str) -> None:
@@ -36,9 +40,15 @@ def _paper(axes: Axes, dataset: str, sde: str, column: str) -> None:
 
 
 def _rise(axes: Axes, rows: pd.DataFrame) -> None:
-    """What KL alone predicts: the BPD at the largest T, raised by the bracket at each T less that at the largest."""
-    last = rows.loc[rows["T"].idxmax()]
-    low, high = (last.bpd + rows[f"kl_{end}_bpd"] - last[f"kl_{end}_bpd"] for end in ("low", "high"))
+    """What KL alone predicts: the BPD at the largest T, raised by KL at each smaller T less KL at the largest."""
+    rows = rows[rows.kl_low_bpd.notna()]
+    known = rows[rows.bpd.notna()]
+    if known.empty:
+        return
+    last = known.loc[known["T"].idxmax()]
+    rows = rows[rows["T"] < last["T"]]
+    low = last.bpd + rows.kl_low_bpd - last.kl_high_bpd
+    high = last.bpd + rows.kl_high_bpd - last.kl_low_bpd
     colour = style.QUANTITIES["kl"].colour
     axes.fill_between(rows["T"], low, high, color=colour, alpha=0.3, linewidth=0.8, label=RISE)
 
@@ -50,11 +60,10 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     figure, grid = style.panels(settings, len(lines), 2, 0.7 + 1.75 * len(lines))
     for ((dataset, sde, net), line), (bits, calls) in zip(lines, grid, strict=True):
         own, linestyle = line.sort_values("T"), style.line_style(sde, style.sdes_of(rows))
-        if own.bpd.notna().all() and own.kl_low_bpd.notna().all():
-            _rise(bits, own)
-        style.curve(bits, _line(own, "elbo_bpd", "elbo_bpd_se"), ELBO, linestyle)
-        style.curve(bits, _line(own, "bpd", "bpd_se"), BPD, linestyle)
-        style.curve(calls, _line(own, "nfe", "nfe_sd"), NFE, linestyle)
+        _rise(bits, own)
+        style.curve(bits, _line(own, "elbo_bpd", "elbo_bpd_se", "elbo_images"), ELBO, linestyle)
+        style.curve(bits, _line(own, "bpd", "bpd_se", "images"), BPD, linestyle)
+        style.curve(calls, _line(own, "nfe", "nfe_sd", "images"), NFE, linestyle)
         _paper(bits, dataset, sde, "bpd")
         _paper(calls, dataset, sde, "nfe")
         bits.set_ylabel("bits per dimension")

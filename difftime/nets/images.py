@@ -45,3 +45,8 @@ class ImageNets(nn.Module):
                 for model, images, times in zip(self.models, x, t, strict=True)
             ]
         return torch.stack([output.float().flatten(1) for output in outputs])
+
+    def by_model(self, of_parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Tensors shaped like the parameters, e.g. their gradients: one list per model."""
+        left = iter(of_parameters)
+        return [[next(left) for _ in model.parameters()] for model in self.models]

@@ -55,3 +55,7 @@ class MLP(nn.Module):
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             h = self.activation(torch.baddbmm(bias, h, weight))
         return torch.baddbmm(self.biases[-1], h, self.weights[-1])
+
+    def by_model(self, of_parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Views of tensors shaped like the parameters, e.g. their gradients: one list per model."""
+        return [[tensor[k] for tensor in of_parameters] for k in range(len(self.weights[0]))]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from difftime.cell import ImageProblem
+from difftime.cell import WEIGHTS, ImageProblem
 from difftime.checkpoint import BadFile, load_resume, save_resume
 from difftime.config import BpdSettings
 from difftime.files import discard
@@ -24,14 +24,14 @@ from difftime.score import Hutchinson, rademacher
 from difftime.sde import Gaussian
 from difftime.source import fingerprint
 from difftime.streams import stream
-from difftime.verbs.common import dequantised, finite, keys, log, memory_for, open_images, tested
+from difftime.verbs.common import dequantised, finite, keys, log, measured_images, memory_for, open_images
 
 RESUME = "bpd.resume.pt"
 
 
-def _batches(n: int, settings: BpdSettings) -> list[tuple[int, Int[Tensor, " batch"]]]:
-    """Every test image once per draw, the last batch as long as it happens to be: the draw, and indices."""
-    return [(draw, part) for draw in range(settings.draws) for part in torch.arange(n).split(settings.batch)]
+def _batches(images: Int[Tensor, " n"], settings: BpdSettings) -> list[tuple[int, Int[Tensor, " batch"]]]:
+    """Every image once per draw, the last batch as long as it happens to be: the draw, and indices."""
+    return [(draw, part) for draw in range(settings.draws) for part in images.split(settings.batch)]
 
 
 def _solve(
@@ -62,9 +62,9 @@ def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir
     """Read the trained cell in `folder`; write bpd.parquet and bpd_images.parquet. A cut run goes on where it was."""
     cell, problem = open_images(folder, data_dir)
     streams, noises = f"{cell.seed}/{cell.dataset}", [problem.noise(name) for name in p_noise]
-    n = tested(problem, settings.images)
-    batches = _batches(n, settings)
-    identity = f"{problem.digest} {problem.images.digest} {settings.canonical()} {p_noise} {fingerprint('verbs.bpd')}"
+    batches = _batches(measured_images(problem.images, settings.images), settings)
+    weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    identity = f"{problem.digest} {weights} {settings.canonical()} {p_noise} {fingerprint('verbs.bpd')}"
     digest = hashlib.sha256(identity.encode()).hexdigest()
     done, seconds = _resumed(folder / RESUME, digest)
     counts = [len(part) for _, part in batches]
@@ -77,9 +77,9 @@ def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir
         save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
         progress.advance(len(part), f"NFE {done[-1]['nfe'].tolist()}")
     progress.close()
-    _write(folder, cell, problem, settings, p_noise, batches, done, n * settings.draws / seconds)
+    _write(folder, cell, problem, settings, p_noise, batches, done, cell.seeds * sum(counts) / seconds)
     discard(folder / RESUME)
-    log.info("Bits per dimension of %d images: %s", n, folder / "bpd.parquet")
+    log.info("Bits per dimension of %d images: %s", sum(counts) // settings.draws, folder / "bpd.parquet")
 
 
 def _write(folder, cell, problem, settings, p_noise, batches, done, images_per_second) -> None:
@@ -99,6 +99,11 @@ def _write(folder, cell, problem, settings, p_noise, batches, done, images_per_s
             key = keys(cell) | {"seed": seed, "p_noise": name}
             values = bits_per_dimension(log_q[i, seed], d)
             good = values.isfinite()
+            if not good.all():
+                log.warning(
+                    "WARNING: %s, seed %d, %s p_noise: %d of %d values are not finite and in no mean.",
+                    cell.name, seed, name, (~good).sum(), len(good),
+                )  # fmt: skip
             mean, se = over_images(values[good], image[good]) if good.any() else (torch.nan, torch.nan)
             rows.append(key | {
                 "bpd": finite(mean), "bpd_se": finite(se), "log_q_ode": finite(log_q[i, seed, good].mean()),

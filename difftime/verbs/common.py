@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from difftime.cell import ImageProblem, MixtureProblem, build
 from difftime.config import BadSettings, Cell, read_cell
+from difftime.images import ImageData
 from difftime.pixels import scaled
 from difftime.streams import stream
 
@@ -82,12 +84,18 @@ def memory_for(setting: str, value: int) -> Iterator[None]:
         raise BadSettings(f"Memory does not suffice with {setting} = {value}. Set {setting} to less.") from error
 
 
-def tested(problem: ImageProblem, wanted: int | None) -> int:
-    """How many test images are measured. Raises BadSettings if there are fewer than wanted."""
-    there = len(problem.images.test)
+def measured_images(images: ImageData, wanted: int | None) -> Int[Tensor, " n"]:
+    """Indices of the test images that are measured: all, or as many as wanted, drawn once and for all.
+
+    Not the first ones: data sets are often sorted by class. A larger number contains the smaller one's images. Raises
+    BadSettings if there are fewer than wanted.
+    """
+    there = len(images.test)
     if wanted is not None and wanted > there:
-        raise BadSettings(f"{wanted} test images are asked for, but {problem.images.name} has {there}.")
-    return wanted or there
+        raise BadSettings(f"{wanted} test images are asked for, but {images.name} has {there}.")
+    if wanted is None or wanted == there:
+        return torch.arange(there)
+    return torch.randperm(there, generator=stream("test images", there))[:wanted]
 
 
 def dequantised(problem: ImageProblem, streams: str, draw: int, part: Tensor) -> Tensor:

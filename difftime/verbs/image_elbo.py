@@ -6,14 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from difftime.config import ImageElboSettings
 from difftime.image_elbo import image_elbo, over_images
 from difftime.pixels import bits_per_dimension, kl_bracket
 from difftime.progress import Watched
 from difftime.schemas import write_rows
-from difftime.verbs.common import dequantised, finite, keys, log, memory_for, open_images, tested
+from difftime.verbs.common import dequantised, finite, keys, log, measured_images, memory_for, open_images
 
 LN2 = math.log(2)
 PER_IMAGE = ("elbo", "elbo_epsilon", "I", "prior", "residual")
@@ -22,8 +20,8 @@ PER_IMAGE = ("elbo", "elbo_epsilon", "I", "prior", "residual")
 def run(folder: Path, settings: ImageElboSettings, p_noise: Sequence[str], *, data_dir: Path) -> None:
     """Read the trained cell in `folder`; write image_elbo.parquet and image_elbo_images.parquet."""
     cell, problem = open_images(folder, data_dir)
-    noises, n, d = [problem.noise(name) for name in p_noise], tested(problem, settings.images), problem.images.d
-    part = torch.arange(n)
+    noises, d = [problem.noise(name) for name in p_noise], problem.images.d
+    part = measured_images(problem.images, settings.images)
     x0 = dequantised(problem, f"{cell.seed}/{cell.dataset}", 0, part)
     with memory_for("image_elbo.batch", settings.batch):
         terms = image_elbo(
@@ -48,13 +46,13 @@ def run(folder: Path, settings: ImageElboSettings, p_noise: Sequence[str], *, da
                 "residual_se": finite(means["residual"].se), "R": terms.R,
                 "kl_low": low, "kl_high": high,
                 "kl_low_bpd": low / (d * LN2), "kl_high_bpd": high / (d * LN2),
-                "images": n, "pairs": settings.pairs, "epsilon": problem.epsilon,
+                "images": len(part), "pairs": settings.pairs, "epsilon": problem.epsilon,
                 "data_digest": problem.images.digest,
             })  # fmt: skip
             single += [
-                key | {"image": k} | {quantity: finite(values[quantity][k]) for quantity in PER_IMAGE}
-                for k in range(n)
+                key | {"image": image} | {quantity: finite(values[quantity][k]) for quantity in PER_IMAGE}
+                for k, image in enumerate(part.tolist())
             ]  # fmt: skip
     write_rows(folder / "image_elbo_images.parquet", "image_elbo_images", single)
     write_rows(folder / "image_elbo.parquet", "image_elbo", rows)
-    log.info("ELBO of %d images taken apart: %s", n, folder / "image_elbo.parquet")
+    log.info("ELBO of %d images taken apart: %s", len(part), folder / "image_elbo.parquet")

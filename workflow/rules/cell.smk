@@ -35,6 +35,7 @@ rule fetch:
         data_dir=STUDY.data_dir,
     params:
         settings=image_settings,
+        files=image_files,
         code=fingerprint("verbs.fetch"),
     shell:
         "difftime fetch --settings {params.settings:q} --data-dir {resources.data_dir:q} --output {output:q}"

@@ -13,6 +13,7 @@ from difftime.config import (
     MEASURED_BY,
     BadSettings,
     family,
+    listing,
     read_study,
     refuse_repeated_keys,
     what_it_is,
@@ -68,6 +69,10 @@ def cell_tables(wildcards):
 def image_settings(wildcards):
     """What images these are, as JSON."""
     return json.dumps(what_it_is(STUDY.datasets[wildcards.dataset]), sort_keys=True)
+
+
+def image_files(wildcards):
+    return listing(STUDY.datasets[wildcards.dataset])
 
 
 def images_of(wildcards):
