@@ -1,5 +1,6 @@
 # The settings, checked before anything runs, and what the rules need of them.
 
+import gc
 import json
 from pathlib import Path
 from shlex import quote
@@ -21,6 +22,8 @@ from difftime.config import (
 from difftime.source import fingerprint
 
 min_version("9.15")
+# a DAG of thousands of jobs is millions of objects that live to the end: looking for garbage among them takes its time
+gc.set_threshold(500_000, 20, 20)
 
 try:
     for path in workflow.configfiles:
