@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -569,12 +570,20 @@ def family(data: MixtureSettings | ImageSettings) -> Family:
 
 
 def listing(data: MixtureSettings | ImageSettings) -> str:
-    """What names, sizes and times of change say of a user's own images: other files under one path are other data."""
+    """What a cheap look says of a user's own images: other names, sizes or checksums under one path are other data.
+
+    An .npz holds a checksum of every array; of a folder's files only the sizes are looked at. Times of change do not
+    count. What this does not see, the weights' own digest of the pixels does.
+    """
     if not isinstance(data, ImageSettings) or data.path is None:
         return ""
     top = Path(data.path)
-    files = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
-    seen = [(str(path.relative_to(top)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    if zipfile.is_zipfile(top):
+        with zipfile.ZipFile(top) as archive:
+            seen = [(one.filename, one.file_size, one.CRC) for one in archive.infolist()]
+    else:
+        files = sorted(path for path in top.rglob("*") if path.is_file())
+        seen = [(str(path.relative_to(top)), path.stat().st_size, 0) for path in files]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 

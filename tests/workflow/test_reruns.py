@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from difftime.config import FIGURE_TABLE
@@ -84,6 +85,16 @@ def test_changing_a_measurement_of_images_re_runs_it_and_what_follows_only(
 def test_where_images_are_kept_and_what_a_job_asks_for_re_run_nothing(clone, change: dict) -> None:
     clone.change(**change)
     assert clone.planned() == {}
+
+
+def test_other_pixels_under_the_same_path_train_anew(clone) -> None:
+    path = clone.path / "pictures.npz"
+    arrays = dict(np.load(path))
+    np.savez(path, **(arrays | {"train": 255 - arrays["train"]}))
+    planned = clone.planned()
+    assert {rule: planned[rule] for rule in ("fetch", "train", "bpd", "image_elbo")} == {
+        "fetch": 1, "train": 1, "bpd": 1, "image_elbo": 1,
+    }  # fmt: skip
 
 
 def test_changing_the_training_of_images_leaves_the_toy_alone(clone) -> None:
