@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from difftime import tables
 from difftime.config import OptimumSettings
 from difftime.published import SOURCE, TABLE1
-from difftime.schemas import TABLES, arrow_schema, write_rows
+from difftime.schemas import TABLES, Column, arrow_schema, write_rows
 
 TIMES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0]
 SETTINGS = OptimumSettings(resamples=200)
@@ -309,6 +312,43 @@ def test_a_truncated_table_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(tables.BadTable, match=r"history\.parquet"):
         tables.read(path, "history")
+
+
+def test_rows_are_written_as_pyarrow_itself_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    types = {"s": "string", "b": "binary", "x": "float64", "n": "int64", "f": "bool"}
+    monkeypatch.setitem(TABLES, "any", tuple(Column(name, type, "1", "any", True) for name, type in types.items()))
+    full = {"s": "Größe, \n", "b": b"\x00\xff", "x": -0.1, "n": 2**53 + 1, "f": True}
+    rows = [
+        full, dict.fromkeys(types), full | {"x": math.nan, "s": "", "b": b""}, full | {"x": -math.inf, "f": False},
+        full | {"x": 3, "n": np.int64(-1), "f": np.bool_(True)},
+    ]  # fmt: skip
+    for some in (rows, rows[:1], rows[1:2], 3 * rows, []):
+        write_rows(tmp_path / "any.parquet", "any", some)
+        found = pq.read_table(tmp_path / "any.parquet")
+        found.validate(full=True)
+        wanted = pa.Table.from_pylist(some, schema=arrow_schema("any"))
+        pd.testing.assert_frame_equal(found.to_pandas(), wanted.to_pandas(), check_exact=True)
+        assert found.schema.equals(wanted.schema, check_metadata=True)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("step", 1.5), ("step", "1"), ("loss", "1"), ("loss", b"1"), ("dataset", 1), ("loss", [1.0])]
+)
+def test_a_value_of_another_type_than_its_column_is_not_written(tmp_path: Path, column: str, value: object) -> None:
+    row = {"dataset": "a", "sde": "b", "net": "c", "T": 0.5, "seed": 0, "step": 100, "loss": 1.0}
+    with pytest.raises((TypeError, ValueError)):
+        write_rows(tmp_path / "history.parquet", "history", [row | {column: value}])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_jobs_of_single_cells_do_not_import_pandas(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from difftime.schemas import write_rows\n"
+        "row = dict(dataset='a', sde='b', net='c', T=0.5, seed=0, step=100, loss=1.0)\n"
+        "write_rows(Path(sys.argv[1]), 'history', [row, row])\n"
+        "assert 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "history.parquet"], check=True)
 
 
 def test_a_row_with_a_missing_or_unknown_column_is_not_written(tmp_path: Path) -> None:
