@@ -14,6 +14,11 @@ include: "workflow/rules/measure.smk"
 include: "workflow/rules/report.smk"
 
 
+# --resources gpu=N counts the GPUs of one machine, and is no limit on a cluster
+resource_scopes:
+    gpu="local",
+
+
 localrules:
     all,
     tables,

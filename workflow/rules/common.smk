@@ -146,3 +146,9 @@ def gpus(wildcards):
 
 def cpus(wildcards):
     return of_dataset(wildcards, "threads", 1)
+
+
+def small(wildcards):
+    """The group of jobs that are too short for a submission of their own; images are in none."""
+    mixture = family(STUDY.datasets[wildcards.dataset]) == "mixture"
+    return "cell" if mixture else None

@@ -8,6 +8,8 @@ rule elbo:
         f"{LOG}/elbo.log",
     benchmark:
         f"{BENCHMARK}/elbo.tsv"
+    group:
+        small
     conda:
         "../../environment.yml"
     threads: 1
@@ -34,6 +36,8 @@ rule likelihood:
         f"{LOG}/likelihood.log",
     benchmark:
         f"{BENCHMARK}/likelihood.tsv"
+    group:
+        small
     conda:
         "../../environment.yml"
     threads: 1
@@ -63,6 +67,8 @@ rule samples:
         f"{LOG}/samples.log",
     benchmark:
         f"{BENCHMARK}/samples.tsv"
+    group:
+        small
     conda:
         "../../environment.yml"
     threads: 1

@@ -10,6 +10,8 @@ rule train:
         f"{LOG}/train.log",
     benchmark:
         f"{BENCHMARK}/train.tsv"
+    group:
+        small
     conda:
         "../../environment.yml"
     threads: cpus

@@ -1,0 +1,93 @@
+"""GPUs for a job: as many as it asks for, and none that another job has.
+
+Under Slurm a job has been given its own already. On a workstation nobody does that: there a lock file per GPU, which
+dies with the process that holds it, keeps jobs apart, and a job waits until enough GPUs are free. Nothing here imports
+torch: which GPUs a process sees must be settled before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+log = logging.getLogger("difftime")
+
+DEVICE, SHARED, VISIBLE = "DIFFTIME_DEVICE", "DIFFTIME_SHARE_GPUS", "CUDA_VISIBLE_DEVICES"
+_held: list[int] = []
+"""Descriptors of locks, which are let go when the process ends."""
+
+
+class NoGpu(Exception):
+    """A job asks for GPUs that are not there; the message says what to do."""
+
+
+def claim(count: int, locks: Path | None = None) -> None:
+    """Give this process and its children `count` GPUs of their own, and let them see no other.
+
+    `locks` is the folder of the lock files, by default that for temporary files. The environment may say otherwise:
+    DIFFTIME_DEVICE=cpu computes on the CPU whatever a study asks for, DIFFTIME_SHARE_GPUS=1 lets jobs share GPUs. Raises
+    NoGpu if the machine, or the job, has fewer than `count`.
+    """
+    if os.environ.get(DEVICE, "") not in ("", "cpu"):
+        raise NoGpu(f"{DEVICE} is {os.environ[DEVICE]}; it can be cpu, or not set at all.")
+    if count == 0 or os.environ.get(DEVICE) == "cpu":
+        if count:
+            log.warning("WARNING: the job asks for %d GPU(s), but %s=cpu: it computes on the CPU.", count, DEVICE)
+        os.environ[VISIBLE] = ""
+        return
+    there = visible()
+    if len(there) < count:
+        raise NoGpu(
+            f"The job asks for {count} GPU(s), and sees {len(there)}. Set `gpu` of the data set to what there is, or "
+            f"{DEVICE}=cpu in the environment to compute on the CPU all the same."
+        )
+    alone = "SLURM_JOB_ID" in os.environ or os.environ.get(SHARED) == "1"
+    mine = there[:count] if alone else _locked(there, count, locks or Path(tempfile.gettempdir()))
+    os.environ[VISIBLE] = ",".join(mine)
+    log.info("On GPU %s", os.environ[VISIBLE])
+
+
+def visible() -> list[str]:
+    """The GPUs that this process may see, as CUDA_VISIBLE_DEVICES names them."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=True
+        ).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    allowed = os.environ.get(VISIBLE)
+    return listed if allowed is None else [name for name in allowed.split(",") if name]
+
+
+def _locked(there: list[str], count: int, folder: Path) -> list[str]:
+    """`count` GPUs that nobody else has, as soon as there are so many."""
+    said = False
+    while True:
+        taken = {name: lock for name in there if (lock := _lock(folder / f"difftime-gpu-{name}.lock")) is not None}
+        for name in list(taken)[count:]:
+            os.close(taken.pop(name))
+        if len(taken) == count:
+            _held.extend(taken.values())
+            return list(taken)
+        for lock in taken.values():  # not kept while waiting: two jobs might wait for each other
+            os.close(lock)
+        if not said:
+            log.info("Waiting for %d of the GPUs %s: other jobs have them", count, ", ".join(there))
+            said = True
+        time.sleep(1 + os.getpid() % 100 / 100)
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor of the locked file, or None if another process has the lock."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,103 @@
+"""A job gets the GPUs it asks for, and no other job's. The GPUs are made up: a program called nvidia-smi lists them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from difftime import gpus
+
+CLAIM = """
+import sys, time, pathlib
+from difftime.gpus import claim
+import os
+claim(int(sys.argv[1]), pathlib.Path(sys.argv[2]))
+print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with three GPUs; a folder for locks."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", gpus.DEVICE, gpus.SHARED):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def job(count: int, locks: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(count), str(locks)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def seen(job: subprocess.Popen[str]) -> set[str]:
+    return set(job.stdout.readline().strip().split(","))
+
+
+def test_jobs_at_the_same_time_have_different_gpus(machine: Path) -> None:
+    jobs = [job(1, machine), job(2, machine)]
+    try:
+        first, second = map(seen, jobs)
+        assert (len(first), len(second)) == (1, 2)
+        assert first | second == {"0", "1", "2"}
+    finally:
+        for one in jobs:
+            one.communicate()
+
+
+def test_a_job_waits_until_enough_gpus_are_free_also_after_a_kill(machine: Path) -> None:
+    first = job(2, machine)
+    assert len(seen(first)) == 2
+    second = job(2, machine)
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(1)
+    first.kill()
+    assert len(seen(second)) == 2
+    first.communicate()
+    second.communicate()
+
+
+def test_gpus_are_shared_only_when_told_to(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(gpus.SHARED, "1")
+    jobs = [job(3, machine), job(3, machine)]
+    assert [seen(one) for one in jobs] == 2 * [{"0", "1", "2"}]
+    for one in jobs:
+        one.communicate()
+
+
+def test_under_slurm_a_job_keeps_the_gpus_it_was_given(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    gpus.claim(2, machine)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,2"
+
+
+def test_too_few_gpus_are_refused_and_never_replaced_by_the_cpu(machine: Path) -> None:
+    with pytest.raises(gpus.NoGpu, match=r"asks for 4 GPU\(s\), and sees 3"):
+        gpus.claim(4, machine)
+
+
+def test_a_machine_without_gpus_is_refused(machine: Path) -> None:
+    (machine / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    with pytest.raises(gpus.NoGpu, match="sees 0"):
+        gpus.claim(1, machine)
+
+
+def test_the_cpu_is_taken_instead_only_when_told_to_and_said_loudly(machine: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setenv(gpus.DEVICE, "cpu")
+    gpus.claim(1, machine)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert "WARNING" in caplog.text
+
+
+def test_a_job_that_asks_for_none_sees_none(machine: Path) -> None:
+    gpus.claim(0, machine)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
