@@ -33,6 +33,7 @@ from difftime.config import (
     NoiseName,
     OptimumSettings,
     SampleSettings,
+    Settings,
     Study,
     parse,
 )
@@ -55,6 +56,9 @@ Noise = StrEnum("Noise", get_args(NoiseName))
 """NoiseName, as typer takes no list of literals."""
 Noises = Annotated[list[Noise], typer.Option(help="Where the reverse process starts; may be given twice")]
 Threads = Annotated[int, typer.Option(help="CPU threads", min=1)]
+Processes = Annotated[
+    int, typer.Option(help="Processes that share the work, each on a GPU of its own if there are any", min=0)
+]
 Minutes = Annotated[float, typer.Option(help="Minutes between saved resume states", min=0)]
 DATA = Path("data")
 DataDir = Annotated[Path, typer.Option(help="Where mnist and cifar10 are, or are downloaded to", file_okay=False)]
@@ -79,6 +83,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     for module, names in {
         "difftime.checkpoint": ["BadFile"],
         "difftime.images": ["BadImages"],
+        "difftime.parallel": ["BadGroup"],
         "difftime.train": ["Diverged", "Interrupted"],
         "difftime.tables": ["BadTable"],
     }.items():
@@ -112,14 +117,38 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def _use(threads: int) -> None:
-    """Import PyTorch, with Python's garbage collector told that all of it stays: a third of a second per job."""
+def _use(threads: int, processes: int = 1) -> None:
+    """Import PyTorch, with Python's garbage collector told that all of it stays: a third of a second per job.
+
+    The threads are shared among `processes`, which are started here if there are to be several.
+    """
     gc.disable()
     import torch
 
     gc.freeze()
     gc.enable()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, threads // max(1, processes)))
+    if processes > 1:
+        from difftime.parallel import launch
+
+        launch(processes)
+
+
+def _measure(
+    run: Callable[..., None],
+    cell: Path,
+    verb: str,
+    settings: Settings,
+    p_noise: list[str],
+    threads: int,
+    **options: Any,
+) -> None:
+    """Run a verb that measures a trained cell, and leave a record of the run."""
+    from difftime.provenance import recorded
+
+    said = {name: value if name == "group" else str(value) for name, value in options.items()}
+    with recorded(cell.parent, verb, settings, p_noise=p_noise, threads=threads, **said):
+        run(cell.parent, settings, p_noise, **options)
 
 
 @_verb
@@ -131,12 +160,22 @@ def fetch(settings: JsonText, output: Output, data_dir: DataDir = DATA) -> None:
 
 
 @_verb
-def train(cell: CellFile, checkpoint_minutes: Minutes = 10.0, data_dir: DataDir = DATA, threads: Threads = 1) -> None:
+def train(
+    cell: CellFile,
+    checkpoint_minutes: Minutes = 10.0,
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+    processes: Processes = 1,
+) -> None:
     """Train the networks of a cell: cell.json -> weights.safetensors, history.parquet, training.parquet."""
-    _use(threads)
+    _use(threads, processes)
+    from difftime.parallel import joined
+    from difftime.provenance import recorded
     from difftime.verbs.train import run
 
-    run(cell.parent, checkpoint_minutes=checkpoint_minutes, data_dir=data_dir)
+    job = {"data_dir": str(data_dir), "threads": threads, "checkpoint_minutes": checkpoint_minutes}
+    with joined() as group, recorded(cell.parent, "train", group=group, **job):
+        run(cell.parent, checkpoint_minutes=checkpoint_minutes, data_dir=data_dir, group=group)
 
 
 @_verb
@@ -145,7 +184,7 @@ def elbo(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Th
     _use(threads)
     from difftime.verbs.elbo import run
 
-    run(cell.parent, _settings(ElboSettings, settings), p_noise)
+    _measure(run, cell, "elbo", _settings(ElboSettings, settings), p_noise, threads=threads)
 
 
 @_verb
@@ -154,7 +193,7 @@ def likelihood(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threa
     _use(threads)
     from difftime.verbs.likelihood import run
 
-    run(cell.parent, _settings(LikelihoodSettings, settings), p_noise)
+    _measure(run, cell, "likelihood", _settings(LikelihoodSettings, settings), p_noise, threads=threads)
 
 
 @_verb
@@ -163,7 +202,7 @@ def samples(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads:
     _use(threads)
     from difftime.verbs.samples import run
 
-    run(cell.parent, _settings(SampleSettings, settings), p_noise)
+    _measure(run, cell, "samples", _settings(SampleSettings, settings), p_noise, threads=threads)
 
 
 @_verb
@@ -175,10 +214,8 @@ def collect(
     """The tables of single cells as one: Parquet, Markdown and HTML."""
     from difftime import tables
 
-    names = parse(Grid, _json(cells.read_text(), str(cells)), str(cells)).measured(table)
-    tables.save(
-        tables.collect([cells.parent / "cells" / name / f"{table}.parquet" for name in names], table), table, output
-    )
+    parts = parse(Grid, _json(cells.read_text(), str(cells)), str(cells)).parts(table)
+    tables.save(tables.collect([cells.parent / "cells" / part for part in parts], table), table, output)
 
 
 @_verb
@@ -235,24 +272,40 @@ def table1(bpd: Table, image_elbo: Table, training: Table, output: Output) -> No
 
 @_verb
 def bpd(
-    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+    cell: CellFile,
+    p_noise: Noises,
+    settings: JsonText = "{}",
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+    processes: Processes = 1,
 ) -> None:
     """Bits per dimension and NFE of the test images under a trained cell's ODE: -> bpd.parquet, bpd_images.parquet."""
-    _use(threads)
+    _use(threads, processes)
+    from difftime.parallel import joined
     from difftime.verbs.bpd import run
 
-    run(cell.parent, _settings(BpdSettings, settings), p_noise, data_dir=data_dir)
+    of_verb = _settings(BpdSettings, settings)
+    with joined() as group:
+        _measure(run, cell, "bpd", of_verb, p_noise, threads=threads, group=group, data_dir=data_dir)
 
 
 @_verb
 def image_elbo(
-    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+    cell: CellFile,
+    p_noise: Noises,
+    settings: JsonText = "{}",
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+    processes: Processes = 1,
 ) -> None:
     """The ELBO of the test images, term by term: -> image_elbo.parquet, image_elbo_images.parquet."""
-    _use(threads)
+    _use(threads, processes)
+    from difftime.parallel import joined
     from difftime.verbs.image_elbo import run
 
-    run(cell.parent, _settings(ImageElboSettings, settings), p_noise, data_dir=data_dir)
+    of_verb = _settings(ImageElboSettings, settings)
+    with joined() as group:
+        _measure(run, cell, "image_elbo", of_verb, p_noise, threads=threads, group=group, data_dir=data_dir)
 
 
 @_verb
@@ -263,7 +316,8 @@ def image_samples(
     _use(threads)
     from difftime.verbs.image_samples import run
 
-    run(cell.parent, _settings(ImageSampleSettings, settings), p_noise, data_dir=data_dir)
+    of_verb = _settings(ImageSampleSettings, settings)
+    _measure(run, cell, "image_samples", of_verb, p_noise, threads=threads, data_dir=data_dir)
 
 
 @_verb

@@ -50,6 +50,7 @@ CollectedName = Literal[
     "image_samples",
     "training",
     "history",
+    "runs",
 ]
 MEASURED_BY: dict[str, tuple[Family, Measure | None]] = {
     "elbo": ("mixture", "elbo"),
@@ -65,6 +66,17 @@ MEASURED_BY: dict[str, tuple[Family, Measure | None]] = {
     "history": ("images", None),
 }
 """Which measurement, of cells on which data, a table is collected from; None: the training itself."""
+VERBS: dict[tuple[Family, Measure | None], str] = {
+    ("mixture", None): "train",
+    ("mixture", "elbo"): "elbo",
+    ("mixture", "likelihood"): "likelihood",
+    ("mixture", "samples"): "samples",
+    ("images", None): "train",
+    ("images", "elbo"): "image_elbo",
+    ("images", "likelihood"): "bpd",
+    ("images", "samples"): "image_samples",
+}
+"""The verbs that train and measure cells; each leaves a record of its run, which the table `runs` collects."""
 FIGURE_TABLE: dict[FigureName, str] = {
     "fig1": "samples",
     "fig2": "summary",
@@ -474,7 +486,9 @@ class ImageDatasetSettings(ImageSettings):
 
     seeds: Count = Field(default=1, description="Models per cell, trained side by side")
     training: ImageTrainingSettings = ImageTrainingSettings()
-    gpu: Annotated[int, Field(ge=0, le=1), NotBool] = Field(default=0, description="GPUs that a job asks for")
+    gpu: Annotated[int, Field(ge=0), NotBool] = Field(
+        default=0, description="GPUs that a job asks for; several share every batch of training, and the test images"
+    )
     threads: Count = Field(default=1, description="CPU threads of a job")
     memory: Count = Field(default=4000, description="MB that a job asks for at its first attempt")
     minutes: Count = Field(default=60, description="Minutes that a job asks for at its first attempt")
@@ -484,6 +498,12 @@ DatasetSettings = Annotated[
     MixtureDatasetSettings | ImageDatasetSettings,
     Field(discriminator="kind"), WrapValidator(_without_tag), _of_kind("mixture"),
 ]  # fmt: skip
+
+
+def training_of(data: MixtureDatasetSettings | ImageDatasetSettings, network: _Trained) -> TrainingSettings:
+    """How a cell's networks are trained: what its network says of it wins over what its data set says."""
+    own = network.training.model_dump(exclude_unset=True)
+    return TrainingSettings.model_validate(data.training.model_dump() | own)
 
 
 def _defined(name: str, info: Info) -> str:
@@ -599,13 +619,23 @@ class Grid(Settings):
     study: Filled[Block]
     families: dict[str, Family]
 
-    def measured(self, table: CollectedName) -> list[str]:
-        """The names of the cells whose rows a table collects."""
+    def measured(self, table: str) -> list[str]:
+        """The names of the cells whose rows one of the tables in MEASURED_BY collects."""
         of_family, measure = MEASURED_BY[table]
         return [
             cell_name(keys)
             for keys, block in grid(self.study)
             if self.families[keys["dataset"]] == of_family and measure in (None, *block.measure)
+        ]
+
+    def parts(self, table: CollectedName) -> list[str]:
+        """The files below `cells/` that a table is collected from."""
+        if table != "runs":
+            return [f"{cell}/{table}.parquet" for cell in self.measured(table)]
+        return [
+            f"{cell_name(keys)}/run_{VERBS[self.families[keys['dataset']], measure]}.parquet"
+            for keys, block in grid(self.study)
+            for measure in (None, *block.measure)
         ]
 
 
@@ -805,6 +835,20 @@ class Study(Settings):
         refuse([fault("has cells of an earlier block", cells, (i,)) for i, cells in enumerate(again) if cells])
         return blocks
 
+    @field_validator("study")
+    @classmethod
+    def _batches_divide(cls, blocks: tuple[Block, ...], info: Info) -> tuple[Block, ...]:
+        datasets, nets = info.data.get("datasets", {}), info.data.get("nets", {})
+        faults = []
+        for i, block in enumerate(blocks):
+            for dataset, net in itertools.product(block.dataset, block.net):
+                gpus = getattr(datasets.get(dataset), "gpu", 0)
+                if gpus > 1 and net in nets and (batch := training_of(datasets[dataset], nets[net]).batch) % gpus:
+                    text = f"{dataset} and {net} train with batches of {batch}, which its gpu = {gpus} do not divide"
+                    faults.append(fault(f"{text}; change one of the two", [dataset, net], (i,)))
+        refuse(faults)
+        return blocks
+
     @field_validator("figures")
     @classmethod
     def _only_what_is_measured(cls, figures: FigureSettings, info: Info) -> FigureSettings:
@@ -828,15 +872,14 @@ class Study(Settings):
         return Grid(study=self.study, families={name: family(data) for name, data in self.datasets.items()})
 
     def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
-        """The resolved settings of one cell: what its network says of training wins over what its data set says."""
+        """The resolved settings of one cell."""
         data, network = self.datasets[dataset], self.nets[net]
-        own_training = network.training.model_dump(exclude_unset=True)
         return Cell(
             dataset=dataset, sde=sde, net=net, T=float(T), seed=self.seed, seeds=data.seeds,
             data=what_it_is(data),
             diffusion=self.sdes[sde],
             network=network.model_dump(exclude={"training"}),
-            training=data.training.model_dump() | own_training,
+            training=training_of(data, network).model_dump(),
         )  # fmt: skip
 
 

@@ -154,6 +154,7 @@ def test_everything_that_is_written_has_its_schema_and_nothing_else_is_left(meas
     written = [table for tables_of_verb in OUTPUTS.values() for table in tables_of_verb]
     assert {path.name for path in measured.parent.iterdir()} == {
         "cell.json", WEIGHTS, *(f"{table}.parquet" for table in written),
+        *(f"run_{name.replace('-', '_')}.parquet" for name in OUTPUTS),
     }  # fmt: skip
     for table in written:
         frame = read(measured, table)

@@ -17,6 +17,7 @@ from difftime.config import BpdSettings
 from difftime.files import discard
 from difftime.image_elbo import over_images
 from difftime.likelihood import ode_likelihood
+from difftime.parallel import ALONE, Group
 from difftime.pixels import bits_per_dimension
 from difftime.progress import Progress, Watched
 from difftime.schemas import write_rows
@@ -58,8 +59,11 @@ def _resumed(path: Path, digest: str) -> tuple[list[dict[str, Tensor]], float]:
     return (state["batches"], state["seconds"]) if state else ([], 0.0)
 
 
-def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir: Path) -> None:
-    """Read the trained cell in `folder`; write bpd.parquet and bpd_images.parquet. A cut run goes on where it was."""
+def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir: Path, group: Group = ALONE) -> None:
+    """Read the trained cell in `folder`; write bpd.parquet and bpd_images.parquet. A cut run goes on where it was.
+
+    The processes of `group` solve whole batches, to which the NFE belongs: their number changes no bit.
+    """
     cell, problem = open_images(folder, data_dir)
     streams, noises = f"{cell.seed}/{cell.dataset}", [problem.noise(name) for name in p_noise]
     batches = _batches(measured_images(problem.images, settings.images), settings)
@@ -69,14 +73,23 @@ def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir
     done, seconds = _resumed(folder / RESUME, digest)
     counts = [len(part) for _, part in batches]
     progress = Progress(f"bpd {cell.name}", sum(counts), "image", done=sum(counts[: len(done)]))
-    for draw, part in batches[len(done) :]:
-        start = time.monotonic()
+    group.agree(len(done), folder)
+
+    def solve(batch: tuple[int, Tensor]) -> dict[str, Tensor]:
         with memory_for("bpd.batch", settings.batch):
-            done.append(_solve(problem, noises, settings, streams, draw, part))
+            return _solve(problem, noises, settings, streams, *batch)
+
+    start = time.monotonic()
+    for solved in group.each(batches[len(done) :], solve):
         seconds += time.monotonic() - start
-        save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
-        progress.advance(len(part), f"NFE {done[-1]['nfe'].tolist()}")
+        done += solved
+        if group.first:
+            save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
+        progress.advance(sum(counts[: len(done)]) - progress.done, f"NFE {done[-1]['nfe'].tolist()}")
+        start = time.monotonic()
     progress.close()
+    if not group.first:
+        return
     _write(folder, cell, problem, settings, p_noise, batches, done, cell.seeds * sum(counts) / seconds)
     discard(folder / RESUME)
     log.info("Bits per dimension of %d images: %s", sum(counts) // settings.draws, folder / "bpd.parquet")

@@ -17,6 +17,7 @@ from torch import Tensor
 from difftime.cell import ImageProblem, MixtureProblem, build
 from difftime.config import BadSettings, Cell, read_cell
 from difftime.images import ImageData
+from difftime.parallel import ALONE, Group
 from difftime.pixels import scaled
 from difftime.streams import stream
 
@@ -28,11 +29,12 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def describe(place: torch.device) -> str:
-    """A device by its name, for a table."""
+def describe(place: torch.device, group: Group = ALONE) -> str:
+    """A device by its name, for a table, and how many of its kind work together."""
+    several = f"{group.size} × " if group.size > 1 else ""
     if place.type == "cuda":
-        return torch.cuda.get_device_name(place)
-    return f"CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+        return several + torch.cuda.get_device_name(place)
+    return f"{several}CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
 def peak_memory(place: torch.device) -> float:

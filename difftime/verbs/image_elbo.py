@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from difftime.config import ImageElboSettings
-from difftime.image_elbo import image_elbo, over_images
+from difftime.image_elbo import ImageElbo, image_elbo, over_images
+from difftime.parallel import ALONE, Group
 from difftime.pixels import bits_per_dimension, kl_bracket
 from difftime.progress import Watched
 from difftime.schemas import write_rows
@@ -17,18 +22,36 @@ LN2 = math.log(2)
 PER_IMAGE = ("elbo", "elbo_epsilon", "I", "prior", "residual")
 
 
-def run(folder: Path, settings: ImageElboSettings, p_noise: Sequence[str], *, data_dir: Path) -> None:
-    """Read the trained cell in `folder`; write image_elbo.parquet and image_elbo_images.parquet."""
+def _joined(parts: Sequence[ImageElbo]) -> ImageElbo:
+    """The terms of batches of images, one after another."""
+    per_image = [field.name for field in fields(ImageElbo) if field.name != "R"]
+    return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts], -1) for name in per_image})
+
+
+def run(
+    folder: Path, settings: ImageElboSettings, p_noise: Sequence[str], *, data_dir: Path, group: Group = ALONE
+) -> None:
+    """Read the trained cell in `folder`; write image_elbo.parquet and image_elbo_images.parquet.
+
+    The processes of `group` take whole batches: their number changes no bit.
+    """
     cell, problem = open_images(folder, data_dir)
     noises, d = [problem.noise(name) for name in p_noise], problem.images.d
     part = measured_images(problem.images, settings.images)
     x0 = dequantised(problem, f"{cell.seed}/{cell.dataset}", 0, part)
-    with memory_for("image_elbo.batch", settings.batch):
-        terms = image_elbo(
-            Watched(f"image_elbo {problem.name}", problem.score), problem.sde, noises, x0, problem.T, problem.epsilon,
-            seeds=problem.seeds, indices=part, pairs=settings.pairs, end_pairs=2, batch=settings.batch,
-            device=problem.device,
-        )  # fmt: skip
+    score = Watched(f"image_elbo {problem.name}", problem.score)
+
+    def measure(batch: Tensor) -> ImageElbo:
+        with memory_for("image_elbo.batch", settings.batch):
+            return image_elbo(
+                score, problem.sde, noises, x0[batch], problem.T, problem.epsilon, seeds=problem.seeds,
+                indices=part[batch], pairs=settings.pairs, end_pairs=2, batch=settings.batch, device=problem.device,
+            )  # fmt: skip
+
+    batches = torch.arange(len(part)).split(settings.batch)
+    terms = _joined([one for several in group.each(batches, measure) for one in several])
+    if not group.first:
+        return
     rows, single = [], []
     for i, (name, noise) in enumerate(zip(p_noise, noises, strict=True)):
         low, high = kl_bracket(*problem.moments, problem.sde, problem.T, noise)

@@ -4,6 +4,7 @@ rule elbo:
         weights=f"{CELL}/weights.safetensors",
     output:
         elbo=f"{CELL}/elbo.parquet",
+        run=f"{CELL}/run_elbo.parquet",
     log:
         f"{LOG}/elbo.log",
     benchmark:
@@ -30,6 +31,7 @@ rule likelihood:
         weights=f"{CELL}/weights.safetensors",
     output:
         likelihood=f"{CELL}/likelihood.parquet",
+        run=f"{CELL}/run_likelihood.parquet",
     log:
         f"{LOG}/likelihood.log",
     benchmark:
@@ -59,6 +61,7 @@ rule samples:
         modes=f"{CELL}/modes.parquet",
         histogram=f"{CELL}/histogram.parquet",
         cost=f"{CELL}/cost.parquet",
+        run=f"{CELL}/run_samples.parquet",
     log:
         f"{LOG}/samples.log",
     benchmark:
@@ -87,6 +90,7 @@ rule bpd:
     output:
         bpd=f"{CELL}/bpd.parquet",
         bpd_images=f"{CELL}/bpd_images.parquet",
+        run=f"{CELL}/run_bpd.parquet",
     log:
         f"{LOG}/bpd.log",
     benchmark:
@@ -105,7 +109,7 @@ rule bpd:
         code=fingerprint("verbs.bpd"),
     shell:
         "difftime bpd {input.cell:q} {params.noises} --settings {params.settings:q}"
-        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"
+        " --data-dir {resources.data_dir:q} --threads {threads} --processes {resources.gpu} > {log:q} 2>&1"
 
 
 rule image_elbo:
@@ -116,6 +120,7 @@ rule image_elbo:
     output:
         image_elbo=f"{CELL}/image_elbo.parquet",
         image_elbo_images=f"{CELL}/image_elbo_images.parquet",
+        run=f"{CELL}/run_image_elbo.parquet",
     log:
         f"{LOG}/image_elbo.log",
     benchmark:
@@ -134,7 +139,7 @@ rule image_elbo:
         code=fingerprint("verbs.image_elbo"),
     shell:
         "difftime image-elbo {input.cell:q} {params.noises} --settings {params.settings:q}"
-        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"
+        " --data-dir {resources.data_dir:q} --threads {threads} --processes {resources.gpu} > {log:q} 2>&1"
 
 
 rule image_samples:
@@ -144,6 +149,7 @@ rule image_samples:
         weights=f"{CELL}/weights.safetensors",
     output:
         image_samples=f"{CELL}/image_samples.parquet",
+        run=f"{CELL}/run_image_samples.parquet",
     log:
         f"{LOG}/image_samples.log",
     benchmark:
@@ -154,7 +160,7 @@ rule image_samples:
     resources:
         mem_mb=memory,
         runtime=minutes,
-        gpu=gpus,
+        gpu=one_gpu,
         data_dir=STUDY.data_dir,
     params:
         settings=STUDY.image_samples.canonical(),
