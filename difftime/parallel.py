@@ -73,11 +73,11 @@ class Group:
         """The network as training calls it: `backward` then leaves the gradients' mean over the processes."""
         return net if self.size == 1 else DistributedDataParallel(net)
 
-    def gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-        """The gradients of the processes' mean loss."""
+    def gradients(self, output: Tensor, slope: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        """The gradients of the processes' mean loss, each process's own having the gradient `slope` at its `output`."""
         if self.size == 1:
-            return list(torch.autograd.grad(loss, parameters))
-        loss.backward()
+            return list(torch.autograd.grad(output, parameters, slope))
+        output.backward(slope)
         gradients = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             parameter.grad = None
