@@ -25,7 +25,7 @@ from difftime.config import (
 from difftime.data import ImageSample, MixtureSample, TrainingData
 from difftime.images import BadImages, ImageData, check_batch, load_images
 from difftime.mixture import Mixture
-from difftime.nets.images import ImageNets
+from difftime.nets.images import ImageNets, usable
 from difftime.nets.mlp import MLP
 from difftime.nets.ncsnpp import NCSNpp
 from difftime.pixels import Moments, moments
@@ -144,7 +144,8 @@ def build(
 ) -> MixtureProblem | ImageProblem:
     """The objects of a cell, its networks freshly initialised. Raises BadImages, or BadSettings if they do not fit.
 
-    `data_dir`, `precision` (the network's own if None) and `device` are for images; mixtures stay on the CPU.
+    `data_dir`, `precision` and `device` are for images; mixtures stay on the CPU. Without a `precision` it is
+    the network's own, or float32 where the device is not made for that.
     """
     sde = build_sde(cell.diffusion)
     seeds = [f"{cell.seed}/{cell.dataset}/{k}" for k in range(cell.seeds)]
@@ -164,7 +165,7 @@ def build(
     if isinstance(cell.data, ImageSettings) and isinstance(network, NCSNppSettings):
         images, place = read_images(cell.data, data_dir), torch.device(device)
         check_batch(images, cell.training.batch)
-        nets = _image_nets(network, images, seeds, precision or network.precision, place)
+        nets = _image_nets(network, images, seeds, precision or usable(network.precision, place), place)
         score = NetScore(nets, sde, "noise", scale_input=False, data_variance=1.0)
         # weights and resume states belong to the pixels too: a path says nothing of what is behind it
         common["digest"] = hashlib.sha256(f"{cell.digest()} {images.digest}".encode()).hexdigest()

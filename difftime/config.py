@@ -437,7 +437,8 @@ class NCSNppSettings(Settings):
     dropout: Annotated[float, Field(ge=0, lt=1), NotBool] = 0.1
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="In training; bfloat16: mixed, weights and sums stay in float32. Measurements are in float32",
+        description="In training; bfloat16: mixed, weights and sums stay in float32. Measurements are in float32, and "
+        "so is, with a warning, training on a CPU without instructions for bfloat16",
     )
     channels_last: bool = Field(
         default=True, description="Memory layout of the images inside; float32 on the CPU is never channels_last"

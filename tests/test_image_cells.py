@@ -385,6 +385,23 @@ def test_a_network_trained_in_bfloat16_is_measured_in_float32(cell: Path, measur
     same_bpd(cell, measured)
 
 
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
+    cell: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Cell.model_validate_json(cell.read_text())
+    wanted = load_weights(cell.parent / WEIGHTS, build(before).digest)
+    network = before.network.model_copy(update={"precision": "bfloat16"})
+    settings = before.model_copy(update={"network": network})
+    cell.write_text(settings.canonical())
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    (cell.parent / WEIGHTS).unlink()
+    done("train", cell)
+    assert "no instructions for bfloat16" in caplog.text
+    assert set(read(cell, "training").precision) == {"float32"}
+    for name, weight in load_weights(cell.parent / WEIGHTS, build(settings).digest).items():
+        assert torch.equal(weight, wanted[name])
+
+
 # Training that is cut
 
 

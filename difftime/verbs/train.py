@@ -24,8 +24,11 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path) -> None:
     plan = recipe(cell, checkpoint_minutes)
     parameters = list(problem.score.net.parameters())
     log.info("Training %s: %d seeds of %s with %s", cell.name, cell.seeds, cell.network, cell.training)
+    wanted, precision = (getattr(of, "precision", "float32") for of in (cell.network, problem.score.net))
+    if precision != wanted:
+        log.warning("WARNING: this CPU has no instructions for %s; %s is trained in %s.", wanted, cell.name, precision)
     # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
-    identity = f"{problem.digest} {fingerprint('verbs.train')}"
+    identity = f"{problem.digest} {precision} {fingerprint('verbs.train')}"
     with memory_for(f"datasets.{cell.dataset}.training.batch", plan.batch):
         trained = train(
             problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=plan, seeds=problem.seeds,
@@ -42,7 +45,7 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path) -> None:
         "parameters": sum(p.numel() for p in parameters) // cell.seeds, "seconds": trained.seconds,
         "points_per_second": cell.seeds * plan.steps * plan.batch / trained.seconds,
         "peak_memory": peak_memory(parameters[0].device), "weighting": plan.weighting,
-        "precision": getattr(cell.network, "precision", "float32"),
+        "precision": precision,
     }  # fmt: skip
     write_rows(folder / "training.parquet", "training", [keys(cell) | cost])
     save_weights(folder / WEIGHTS, trained.weights, problem.digest)
