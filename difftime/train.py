@@ -242,7 +242,10 @@ def train(
     """
     run = _Run(score, recipe, cell, resume)
     blocks = math.ceil(recipe.steps / recipe.block)
-    progress = Progress(f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps))
+    progress = Progress(
+        f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps),
+        inside=(data.unit, len(seeds) * recipe.batch),
+    )  # fmt: skip
     score.net.train()
     with _stop_signal() as stop:
         while run.block < blocks:

@@ -58,6 +58,10 @@ class ImageNets(nn.Module):
             ]
         return torch.stack([output.float().flatten(1) for output in outputs])
 
+    def resolutions(self) -> list[int]:
+        """Pixels a side at the levels of the networks, which are all of one kind."""
+        return self.models[0].sizes
+
     def by_model(self, of_parameters: Sequence[Tensor]) -> list[list[Tensor]]:
         """Tensors shaped like the parameters, e.g. their gradients: one list per model."""
         left = iter(of_parameters)

@@ -226,7 +226,7 @@ class NCSNpp(nn.Module):
         _check(size, width, multipliers, blocks)
         conv = partial(_conv, generator=generator)
         block = partial(ResidualBlock, c_time=4 * width, dropout=dropout, generator=generator)
-        sizes = [size >> i for i in range(len(multipliers))]
+        self.sizes = sizes = [size >> i for i in range(len(multipliers))]
         widths = [width * multiplier for multiplier in multipliers]
 
         self.embed = TimeEmbedding(width, generator)

@@ -27,6 +27,12 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path) -> None:
     wanted, precision = (getattr(of, "precision", "float32") for of in (cell.network, problem.score.net))
     if precision != wanted:
         log.warning("WARNING: this CPU has no instructions for %s; %s is trained in %s.", wanted, cell.name, precision)
+    unreached = [n for n in getattr(cell.network, "attention", ()) if n not in problem.score.net.resolutions()]
+    if unreached:
+        log.warning(
+            "WARNING: attention is asked for at resolutions %s, which %s does not have (its levels: %s): no attention "
+            "but the bottleneck's.", unreached, cell.net, problem.score.net.resolutions(),
+        )  # fmt: skip
     # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
     identity = f"{problem.digest} {precision} {fingerprint('verbs.train')}"
     with memory_for(f"datasets.{cell.dataset}.training.batch", plan.batch):
