@@ -27,6 +27,7 @@ from difftime.config import (
     FigureSettings,
     Grid,
     ImageElboSettings,
+    ImageNeeds,
     ImageSampleSettings,
     ImageSettings,
     LikelihoodSettings,
@@ -152,11 +153,17 @@ def _measure(
 
 
 @_verb
-def fetch(settings: JsonText, output: Output, data_dir: DataDir = DATA) -> None:
+def fetch(
+    settings: JsonText,
+    output: Output,
+    needs: Annotated[str, typer.Option(help="As JSON: networks, batches and numbers of test images to fit")] = "{}",
+    data_dir: DataDir = DATA,
+) -> None:
     """Read the images of a data set, downloading them if they are absent: -> a file that says what they are."""
     from difftime.verbs.fetch import run
 
-    run(_settings(ImageSettings, settings), output, data_dir=data_dir)
+    wanted = parse(ImageNeeds, _json(needs, "--needs"), "--needs")
+    run(_settings(ImageSettings, settings), wanted, output, data_dir=data_dir)
 
 
 @_verb

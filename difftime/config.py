@@ -449,12 +449,17 @@ class NCSNppSettings(Settings):
     dropout: Annotated[float, Field(ge=0, lt=1), NotBool] = 0.1
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="In training; bfloat16: mixed, weights and sums stay in float32. Measurements are in float32",
+        description="In training; bfloat16: mixed, weights and sums stay in float32. Measurements are in float32, and "
+        "so is, with a warning, training on a CPU without instructions for bfloat16",
     )
     channels_last: bool = Field(
         default=True, description="Memory layout of the images inside; float32 on the CPU is never channels_last"
     )
     compile: bool = Field(default=False, description="Whether torch.compile generates the network's code")
+    scale_input: bool | None = Field(
+        default=None,
+        description="Divide x by the standard deviation of x_t; null: for VE, where it grows, and not for VP",
+    )
 
 
 class _Trained(Settings):
@@ -690,6 +695,14 @@ class ImageSampleSettings(Settings):
     steps_per_unit_time: Count = Field(default=500, description="Euler–Maruyama steps per unit of T")
 
 
+class ImageNeeds(Settings):
+    """What a study is going to do with some images, for a look whether they allow it before jobs start."""
+
+    networks: dict[str, NCSNppSettings] = Field(default={}, description="By the names in the study")
+    batches: tuple[Count, ...] = Field(default=(), description="Training images in a batch")
+    test_images: tuple[Count, ...] = Field(default=(), description="Test images that are measured")
+
+
 class OptimumSettings(Settings):
     resamples: AtLeast2 = Field(default=1000, description="Bootstrap resamples of the seeds")
     confidence: Annotated[float, Field(gt=0, lt=1), NotBool] = 0.95
@@ -870,6 +883,17 @@ class Study(Settings):
     def cells(self) -> Grid:
         """What `collect` has to know of this study."""
         return Grid(study=self.study, families={name: family(data) for name, data in self.datasets.items()})
+
+    def needs(self, dataset: str) -> ImageNeeds:
+        """What the cells on some images are going to need of them."""
+        blocks = [(self.cell(**keys), block) for keys, block in self.grid() if keys["dataset"] == dataset]
+        measured = {measure for _, block in blocks for measure in block.measure}
+        wanted = {"likelihood": self.bpd.images, "elbo": self.image_elbo.images}
+        return ImageNeeds(
+            networks={cell.net: cell.network for cell, _ in blocks},
+            batches=sorted({cell.training.batch for cell, _ in blocks}),
+            test_images=sorted({n for measure, n in wanted.items() if measure in measured and n is not None}),
+        )
 
     def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
         """The resolved settings of one cell."""

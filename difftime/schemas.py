@@ -282,6 +282,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _count("steps", "Steps of Euler-Maruyama, each one evaluation of the score"),
         _count("channels", "1: grey, 3: red, green, blue"),
         _count("size", "Pixels of a side"),
+        _count("not_finite", "Values that were not finite, and are black in `pixels`"),
         Column("pixels", "binary", "grey levels", "channels × size × size bytes, row by row"),
     ),
     "table1": (

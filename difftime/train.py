@@ -262,7 +262,10 @@ def train(
     """
     run, share = _Run(score, recipe, cell, resume, group), group.share(recipe.batch)
     blocks = math.ceil(recipe.steps / recipe.block)
-    progress = Progress(f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps))
+    progress = Progress(
+        f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps),
+        inside=(data.unit, len(seeds) * recipe.batch),
+    )  # fmt: skip
     score.net.train()
     net = group.wrapped(score.net)
     own = [] if group.first else ["process", group.rank]

@@ -32,6 +32,7 @@ from difftime.cell import RESUME, WEIGHTS, build
 from difftime.checkpoint import load_weights, save_weights
 from difftime.cli import app
 from difftime.config import Cell, ImageSettings, MixtureSettings
+from difftime.image_elbo import ImageElbo
 from difftime.images import mnist5k
 from difftime.likelihood import OdeLikelihood, ode_likelihood
 from difftime.pixels import bits_per_dimension
@@ -342,6 +343,40 @@ def test_the_state_of_an_evaluation_with_other_settings_is_not_gone_on_from(
     assert sum(calls) == 6
 
 
+@pytest.mark.parametrize("damage", [None, alter])
+def test_an_elbo_that_is_killed_goes_on_and_ends_with_the_same_files(
+    cell: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage
+) -> None:
+    whole = elbo_verb.image_elbo
+    shutil.copytree(cell.parent, cell.parent.parent / "whole")
+    measure("image-elbo", cell.parent.parent / "whole" / "cell.json", batch=3)
+    sizes: list[int] = []
+
+    def cut(*arguments: Any, **options: Any) -> ImageElbo:
+        if len(sizes) == 1:
+            raise Cut
+        sizes.append(len(arguments[3]))
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(elbo_verb, "image_elbo", cut)
+    with pytest.raises(Cut):
+        measure("image-elbo", cell, batch=3)
+    assert not (cell.parent / "image_elbo.parquet").exists()
+    if damage:
+        damage(cell.parent / elbo_verb.RESUME)
+    counted: list[int] = []
+    monkeypatch.setattr(
+        elbo_verb, "image_elbo", lambda *a, **o: counted.append(len(a[3])) or whole(*a, **o)
+    )  # fmt: skip
+    measure("image-elbo", cell, batch=3)
+    assert counted == ([3, 3, 1] if damage else [3, 1])
+    assert (f"{cell.parent / elbo_verb.RESUME} does not match its checksum" in caplog.text) == bool(damage)
+    here, there = contents(cell.parent), contents(cell.parent.parent / "whole")
+    for files in (here, there):
+        del files["run_image_elbo.parquet"]  # says when and how long it ran
+    assert here == there
+
+
 # Values that are not finite
 
 
@@ -384,6 +419,23 @@ def test_a_network_trained_in_bfloat16_is_measured_in_float32(cell: Path, measur
     save_weights(cell.parent / WEIGHTS, weights, build(low).digest)
     measure("bpd", cell)
     same_bpd(cell, measured)
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
+    cell: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Cell.model_validate_json(cell.read_text())
+    wanted = load_weights(cell.parent / WEIGHTS, build(before).digest)
+    network = before.network.model_copy(update={"precision": "bfloat16"})
+    settings = before.model_copy(update={"network": network})
+    cell.write_text(settings.canonical())
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    (cell.parent / WEIGHTS).unlink()
+    done("train", cell)
+    assert "no instructions for bfloat16" in caplog.text
+    assert set(read(cell, "training").precision) == {"float32"}
+    for name, weight in load_weights(cell.parent / WEIGHTS, build(settings).digest).items():
+        assert torch.equal(weight, wanted[name])
 
 
 # Training that is cut

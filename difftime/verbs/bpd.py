@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from difftime.cell import WEIGHTS, ImageProblem
-from difftime.checkpoint import BadFile, load_resume, save_resume
+from difftime.cell import ImageProblem
+from difftime.checkpoint import save_resume
 from difftime.config import BpdSettings
 from difftime.files import discard
 from difftime.image_elbo import over_images
@@ -25,7 +24,17 @@ from difftime.score import Hutchinson, rademacher
 from difftime.sde import Gaussian
 from difftime.source import fingerprint
 from difftime.streams import stream
-from difftime.verbs.common import dequantised, finite, keys, log, measured_images, memory_for, open_images
+from difftime.verbs.common import (
+    dequantised,
+    evaluation,
+    finite,
+    keys,
+    log,
+    measured_images,
+    memory_for,
+    open_images,
+    resumed,
+)
 
 RESUME = "bpd.resume.pt"
 
@@ -50,15 +59,6 @@ def _solve(
     return {name: getattr(solved, name).cpu() for name in ("log_q", "nfe", "accepted", "rejected")}
 
 
-def _resumed(path: Path, digest: str) -> tuple[list[dict[str, Tensor]], float]:
-    try:
-        state = load_resume(path, digest)
-    except BadFile as error:
-        log.warning("%s Starting from the first image instead.", error)
-        state = None
-    return (state["batches"], state["seconds"]) if state else ([], 0.0)
-
-
 def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir: Path, group: Group = ALONE) -> None:
     """Read the trained cell in `folder`; write bpd.parquet and bpd_images.parquet. A cut run goes on where it was.
 
@@ -67,10 +67,8 @@ def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir
     cell, problem = open_images(folder, data_dir)
     streams, noises = f"{cell.seed}/{cell.dataset}", [problem.noise(name) for name in p_noise]
     batches = _batches(measured_images(problem.images, settings.images), settings)
-    weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    identity = f"{problem.digest} {weights} {settings.canonical()} {p_noise} {fingerprint('verbs.bpd')}"
-    digest = hashlib.sha256(identity.encode()).hexdigest()
-    done, seconds = _resumed(folder / RESUME, digest)
+    digest = evaluation(problem, folder, settings, p_noise, fingerprint("verbs.bpd"))
+    done, seconds = resumed(folder / RESUME, digest)
     counts = [len(part) for _, part in batches]
     progress = Progress(f"bpd {cell.name}", sum(counts), "image", done=sum(counts[: len(done)]))
     group.agree(len(done), folder)

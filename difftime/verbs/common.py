@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from difftime.cell import ImageProblem, MixtureProblem, build
-from difftime.config import BadSettings, Cell, read_cell
+from difftime.cell import WEIGHTS, ImageProblem, MixtureProblem, build
+from difftime.checkpoint import BadFile, load_resume
+from difftime.config import BadSettings, Cell, Settings, read_cell
 from difftime.images import ImageData
 from difftime.parallel import ALONE, Group
 from difftime.pixels import scaled
@@ -107,6 +109,23 @@ def dequantised(problem: ImageProblem, streams: str, draw: int, part: Tensor) ->
         for image in part.tolist()
     ])  # fmt: skip
     return scaled(problem.images.test[part], u).flatten(1).to(problem.device)
+
+
+def evaluation(problem: ImageProblem, folder: Path, settings: Settings, p_noise: Sequence[str], code: str) -> str:
+    """The digest of all that determines what an evaluation of the cell in `folder` finds."""
+    weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    identity = f"{problem.digest} {weights} {settings.canonical()} {p_noise} {code}"
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def resumed(path: Path, digest: str) -> tuple[list[dict[str, Tensor]], float]:
+    """What a cut evaluation found in its batches, and the seconds that it took; nothing if it was another one."""
+    try:
+        state = load_resume(path, digest)
+    except BadFile as error:
+        log.warning("%s Starting from the first image instead.", error)
+        state = None
+    return (state["batches"], state["seconds"]) if state else ([], 0.0)
 
 
 def keys(cell: Cell) -> dict[str, object]:

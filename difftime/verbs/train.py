@@ -25,8 +25,17 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group
     plan = recipe(cell, checkpoint_minutes)
     parameters = list(problem.score.net.parameters())
     log.info("Training %s: %d seeds of %s with %s", cell.name, cell.seeds, cell.network, cell.training)
+    wanted, precision = (getattr(of, "precision", "float32") for of in (cell.network, problem.score.net))
+    if precision != wanted:
+        log.warning("WARNING: this CPU has no instructions for %s; %s is trained in %s.", wanted, cell.name, precision)
+    unreached = [n for n in getattr(cell.network, "attention", ()) if n not in problem.score.net.resolutions()]
+    if unreached:
+        log.warning(
+            "WARNING: attention is asked for at resolutions %s, which %s does not have (its levels: %s): no attention "
+            "but the bottleneck's.", unreached, cell.net, problem.score.net.resolutions(),
+        )  # fmt: skip
     # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
-    identity = f"{problem.digest} {fingerprint('verbs.train')}"
+    identity = f"{problem.digest} {precision} {fingerprint('verbs.train')}"
     with memory_for(f"datasets.{cell.dataset}.training.batch", plan.batch):
         trained = train(
             problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=plan, seeds=problem.seeds,
@@ -45,7 +54,7 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group
         "parameters": sum(p.numel() for p in parameters) // cell.seeds, "seconds": trained.seconds,
         "points_per_second": cell.seeds * plan.steps * plan.batch / trained.seconds,
         "peak_memory": peak_memory(parameters[0].device), "weighting": plan.weighting,
-        "precision": getattr(cell.network, "precision", "float32"),
+        "precision": precision,
     }  # fmt: skip
     write_rows(folder / "training.parquet", "training", [keys(cell) | cost])
     save_weights(folder / WEIGHTS, trained.weights, problem.digest)

@@ -35,8 +35,9 @@ rule fetch:
         data_dir=STUDY.data_dir,
     params:
         settings=image_settings,
+        needs=image_needs,
         files=image_files,
         code=fingerprint("verbs.fetch"),
     shell:
-        "difftime fetch --settings {params.settings:q} --data-dir {resources.data_dir:q} --output {output:q}"
-        " > {log:q} 2>&1"
+        "difftime fetch --settings {params.settings:q} --needs {params.needs:q}"
+        " --data-dir {resources.data_dir:q} --output {output:q} > {log:q} 2>&1"

@@ -72,6 +72,11 @@ def image_settings(wildcards):
     return json.dumps(what_it_is(STUDY.datasets[wildcards.dataset]), sort_keys=True)
 
 
+def image_needs(wildcards):
+    """What the study will do with these images, as JSON."""
+    return STUDY.needs(wildcards.dataset).canonical()
+
+
 def image_files(wildcards):
     return listing(STUDY.datasets[wildcards.dataset])
 

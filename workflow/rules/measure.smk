@@ -84,7 +84,7 @@ rule samples:
 
 rule bpd:
     input:
-        images_of,
+        ancient(images_of),
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
     output:
@@ -114,7 +114,7 @@ rule bpd:
 
 rule image_elbo:
     input:
-        images_of,
+        ancient(images_of),
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
     output:
@@ -144,7 +144,7 @@ rule image_elbo:
 
 rule image_samples:
     input:
-        images_of,
+        ancient(images_of),
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
     output:
