@@ -36,6 +36,7 @@ from difftime.image_elbo import ImageElbo
 from difftime.images import mnist5k
 from difftime.likelihood import OdeLikelihood, ode_likelihood
 from difftime.pixels import bits_per_dimension
+from difftime.progress import Progress
 from difftime.schemas import TABLES, arrow_schema
 from difftime.verbs import bpd as verb
 from difftime.verbs import image_elbo as elbo_verb
@@ -436,6 +437,133 @@ def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
     assert set(read(cell, "training").precision) == {"float32"}
     for name, weight in load_weights(cell.parent / WEIGHTS, build(settings).digest).items():
         assert torch.equal(weight, wanted[name])
+
+
+def test_samples_that_are_not_finite_are_counted_and_told(
+    cell: Path, measured: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = samples_verb.reverse_sde
+
+    def broken(*arguments: Any, **options: Any) -> torch.Tensor:
+        x = whole(*arguments, **options)
+        x[1, 2, :5], x[1, 2, 5] = torch.nan, torch.inf
+        return x
+
+    monkeypatch.setattr(samples_verb, "reverse_sde", broken)
+    measure("image-samples", cell)
+    rows, sound = read(cell, "image_samples"), read(measured, "image_samples")
+    assert set(sound.not_finite) == {0}
+    failed = (rows.seed == 1) & (rows.image == 2)
+    assert rows.not_finite.to_list() == [6 * one for one in failed]
+    assert [pixels[:6] for pixels in rows.pixels[failed]] == [bytes(6)] * 2
+    assert rows.pixels[~failed].equals(sound.pixels[~failed])
+    assert "1 of 6 images have values that are not finite" in caplog.text
+
+
+# Exploding variance
+
+
+@pytest.mark.parametrize(("diffusion", "scaled"), [("vp", False), ("ve-exponential", True)])
+def test_inputs_are_scaled_for_ve_and_not_for_vp(tmp_path: Path, diffusion: str, scaled: bool) -> None:
+    data = images_in(tmp_path)
+    usual = build(a_cell(data, diffusion={"kind": diffusion, "epsilon": 0.01})).score
+    told = build(
+        a_cell(data, diffusion={"kind": diffusion, "epsilon": 0.01}, network=NETWORK | {"scale_input": not scaled})
+    ).score
+    assert (usual.scale_input, told.scale_input) == (scaled, not scaled)
+    x0 = torch.from_numpy(grey(TRAIN)).flatten(1).double() / 128 - 1
+    z = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for T in (0.01, 0.5, 1.0):
+        t = torch.full((TRAIN,), T, dtype=torch.float64)
+        x = usual.sde.perturb(x0, t, z)
+        seen = usual.inputs(x, t)
+        if scaled:  # of 768 values, of variance 1
+            assert seen.std().item() == pytest.approx(1, abs=0.1)
+        else:
+            assert seen is x
+
+
+def test_a_cell_with_exploding_variance_passes_through_every_verb(tmp_path: Path) -> None:
+    path = write(tmp_path / "cell", a_cell(images_in(tmp_path), seeds=1, diffusion={"kind": "ve-exponential"}))
+    done("train", path)
+    for name in QUICK:
+        measure(name, path)
+    assert read(path, "bpd").bpd.notna().all()
+    assert set(read(path, "image_samples").not_finite) == {0}
+
+
+# What is told
+
+
+def test_attention_at_a_resolution_that_no_level_has_is_told_and_trained_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = images_in(tmp_path)
+    done("train", write(tmp_path / "fits", a_cell(data, network=NETWORK | {"attention": [4]})))
+    assert "WARNING" not in caplog.text
+    done("train", write(tmp_path / "misses", a_cell(data, network=NETWORK | {"attention": [4, 5]})))
+    assert "attention is asked for at resolutions [5]" in caplog.text
+    assert "its levels: [8, 4]" in caplog.text
+
+
+def test_the_log_of_a_training_has_images_a_second_and_the_time_left(caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress("train it", 100, "step", done=20, inside=("image", 256), every=0.0)
+    progress.start -= 10  # seconds ago
+    with caplog.at_level(logging.INFO):
+        progress.advance(40, "loss 1.5")
+    assert "train it: step 60 of 100, loss 1.5, 4 steps/s, 1.02e+03 images/s, 10 s left" in caplog.text
+
+
+# Refused by fetch
+
+NOT_FITTING = [
+    ({"batches": [4, TRAIN + 1]}, "12 training images, fewer than one batch of 13. Set batch to at most 12."),
+    ({"test_images": [TEST, TEST + 1]}, "8 test images are asked for, but images has 7."),
+    ({"networks": {"deep": NETWORK | {"multipliers": [1] * 5}}}, "does not fit images, 8 × 8 pixels"),
+    ({"networks": {"odd": NETWORK | {"width": 6}}}, "GroupNorm"),
+]
+
+
+@pytest.mark.parametrize(("needs", "message"), NOT_FITTING)
+def test_fetch_refuses_what_the_jobs_would_refuse(tmp_path: Path, needs: dict[str, Any], message: str) -> None:
+    output = tmp_path / "images.json"
+    arguments = ("fetch", "--settings", images_in(tmp_path).canonical(), "--output", output, "--needs")
+    assert message in refusal(*arguments, json.dumps(needs))
+    assert not output.exists()
+    done(*arguments, json.dumps({"batches": [TRAIN], "test_images": [TEST], "networks": {"fits": NETWORK}}))
+
+
+# In pieces
+
+
+def test_a_cell_worked_on_in_pieces_has_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
+    """Training, BPD and ELBO by their commands, each of which is ended again and again, by SIGTERM or SIGKILL."""
+    settings = a_cell(images_in(tmp_path), seeds=1, training=TRAINING | {"steps": 150})
+    path, whole = write(tmp_path / "pieces", settings), write(tmp_path / "whole", settings)
+    verbs = {"train": RESUME, "bpd": verb.RESUME, "image-elbo": elbo_verb.RESUME}
+    options = {
+        name: [] if name == "train" else [*BOTH, "--settings", json.dumps(QUICK[name] | {"batch": 1})] for name in verbs
+    }
+    options["train"] = ["--checkpoint-minutes", "0"]
+    for name, resume in verbs.items():
+        command, state, codes = [sys.executable, "-m", "difftime.cli", name, str(path), *options[name]], None, []
+        for end in (signal.SIGTERM, signal.SIGKILL):
+            process, before = subprocess.Popen(command, stderr=subprocess.DEVNULL), state
+            while process.poll() is None and state == before:
+                file = path.parent / resume
+                state = file.stat().st_mtime_ns if file.exists() else before
+                time.sleep(0.005)
+            process.send_signal(end)
+            codes.append(process.wait())
+        assert 0 not in codes, name
+        assert (path.parent / resume).exists()
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        done(name, whole, *options[name])
+    assert weights_of(path.parent) == weights_of(whole.parent)
+    same_bpd(path, whole)
+    for table in ("image_elbo", "image_elbo_images"):
+        file = f"{table}.parquet"
+        assert (path.parent / file).read_bytes() == (whole.parent / file).read_bytes()
 
 
 # Training that is cut

@@ -287,3 +287,5 @@ def test_it_compiles_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks of the tests cannot be compiled
     model, (x, t) = perturbed(build()), inputs()
     assert torch.allclose(torch.compile(model, fullgraph=True, backend="eager")(x, t), model(x, t))
+    dropping = perturbed(build(dropout=0.3)).train()
+    assert torch.compile(dropping, fullgraph=True, backend="eager")(x, t).isfinite().all()

@@ -97,6 +97,20 @@ def test_other_pixels_under_the_same_path_train_anew(clone) -> None:
     }  # fmt: skip
 
 
+def test_editing_fetch_re_runs_nothing(clone) -> None:
+    clone.edit("difftime/verbs/fetch.py", "indent=2", "indent=4")
+    assert clone.planned() == {}
+
+
+def test_what_does_not_fit_the_images_is_refused_before_anything_is_trained(clone) -> None:
+    clone.change(bpd__images=1000, results="elsewhere")
+    weights = "elsewhere/cells/dataset=pictures/sde=vp/net=tiny/T=0.4/weights.safetensors"
+    assert clone.snakemake("--cores", "2", weights, check=False).returncode != 0
+    logs = clone.path / "elsewhere" / "logs"
+    assert "1000 test images are asked for, but pictures has" in (logs / "fetch-pictures.log").read_text()
+    assert not [*logs.rglob("train.log")]
+
+
 def test_changing_the_training_of_images_leaves_the_toy_alone(clone) -> None:
     clone.change(datasets__pictures__training__steps=3)
     planned = clone.planned()

@@ -33,11 +33,11 @@ rule fetch:
         "../../environment.yml"
     resources:
         data_dir=STUDY.data_dir,
+        needs=image_needs,
     params:
         settings=image_settings,
-        needs=image_needs,
+        # not the code: what is written stays the same when it is edited, and every cell would be trained anew
         files=image_files,
-        code=fingerprint("verbs.fetch"),
     shell:
-        "difftime fetch --settings {params.settings:q} --needs {params.needs:q}"
+        "difftime fetch --settings {params.settings:q} --needs {resources.needs:q}"
         " --data-dir {resources.data_dir:q} --output {output:q} > {log:q} 2>&1"

@@ -84,7 +84,7 @@ rule samples:
 
 rule bpd:
     input:
-        ancient(images_of),
+        images_of,
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
     output:
@@ -114,7 +114,7 @@ rule bpd:
 
 rule image_elbo:
     input:
-        ancient(images_of),
+        images_of,
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
     output:
@@ -144,7 +144,7 @@ rule image_elbo:
 
 rule image_samples:
     input:
-        ancient(images_of),
+        images_of,
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
     output:

@@ -1,6 +1,6 @@
 rule train:
     input:
-        ancient(images_of),
+        images_of,
         cell=f"{CELL}/cell.json",
     output:
         weights=f"{CELL}/weights.safetensors",
@@ -22,8 +22,6 @@ rule train:
         checkpoint_minutes=STUDY.checkpoint_minutes,
         data_dir=STUDY.data_dir,
     params:
-        # not the age of what fetch writes, which is the same after an edit of its code, says that images are others
-        files=image_files,
         code=fingerprint("verbs.train"),
     shell:
         "difftime train {input.cell:q} --checkpoint-minutes {resources.checkpoint_minutes}"
