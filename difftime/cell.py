@@ -25,10 +25,10 @@ from difftime.config import (
 from difftime.data import ImageSample, MixtureSample, TrainingData
 from difftime.images import BadImages, ImageData, check_batch, load_images
 from difftime.mixture import Mixture
-from difftime.nets.images import ImageNets
+from difftime.nets.images import ImageNets, usable
 from difftime.nets.mlp import MLP
 from difftime.nets.ncsnpp import NCSNpp
-from difftime.pixels import Moments, moments
+from difftime.pixels import Moments, mean_variance, moments
 from difftime.score import NetScore
 from difftime.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
 from difftime.streams import stream
@@ -123,9 +123,10 @@ def read_images(settings: ImageSettings, data_dir: Path) -> ImageData:
     return load_images(settings.kind, **options)
 
 
-def _image_nets(
+def image_nets(
     network: NCSNppSettings, images: ImageData, seeds: list[str], precision: str, device: torch.device
 ) -> ImageNets:
+    """Networks with fresh weights. Raises BadImages or BadSettings if the images do not fit them."""
     channels, height, width = images.shape
     if height != width:
         raise BadImages(f"{images.name} has images of {width} × {height} pixels; the network takes square ones.")
@@ -144,7 +145,8 @@ def build(
 ) -> MixtureProblem | ImageProblem:
     """The objects of a cell, its networks freshly initialised. Raises BadImages, or BadSettings if they do not fit.
 
-    `data_dir`, `precision` (the network's own if None) and `device` are for images; mixtures stay on the CPU.
+    `data_dir`, `precision` and `device` are for images; mixtures stay on the CPU. Without a `precision` it is
+    the network's own, or float32 where the device is not made for that.
     """
     sde = build_sde(cell.diffusion)
     seeds = [f"{cell.seed}/{cell.dataset}/{k}" for k in range(cell.seeds)]
@@ -164,8 +166,10 @@ def build(
     if isinstance(cell.data, ImageSettings) and isinstance(network, NCSNppSettings):
         images, place = read_images(cell.data, data_dir), torch.device(device)
         check_batch(images, cell.training.batch)
-        nets = _image_nets(network, images, seeds, precision or network.precision, place)
-        score = NetScore(nets, sde, "noise", scale_input=False, data_variance=1.0)
+        nets = image_nets(network, images, seeds, precision or usable(network.precision, place), place)
+        scale = isinstance(sde, VE) if network.scale_input is None else network.scale_input
+        variance = mean_variance(images.train) if scale else 1.0
+        score = NetScore(nets, sde, "noise", scale_input=scale, data_variance=variance)
         # weights and resume states belong to the pixels too: a path says nothing of what is behind it
         common["digest"] = hashlib.sha256(f"{cell.digest()} {images.digest}".encode()).hexdigest()
         return ImageProblem(**common, score=score, images=images, flip=cell.data.flip, device=place)

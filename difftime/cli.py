@@ -27,12 +27,14 @@ from difftime.config import (
     FigureSettings,
     Grid,
     ImageElboSettings,
+    ImageNeeds,
     ImageSampleSettings,
     ImageSettings,
     LikelihoodSettings,
     NoiseName,
     OptimumSettings,
     SampleSettings,
+    Settings,
     Study,
     parse,
 )
@@ -55,6 +57,12 @@ Noise = StrEnum("Noise", get_args(NoiseName))
 """NoiseName, as typer takes no list of literals."""
 Noises = Annotated[list[Noise], typer.Option(help="Where the reverse process starts; may be given twice")]
 Threads = Annotated[int, typer.Option(help="CPU threads", min=1)]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        help="GPUs that share the work, kept from other jobs; 0: the CPU. If not given, one if there is one", min=0
+    ),
+]
 Minutes = Annotated[float, typer.Option(help="Minutes between saved resume states", min=0)]
 DATA = Path("data")
 DataDir = Annotated[Path, typer.Option(help="Where mnist and cifar10 are, or are downloaded to", file_okay=False)]
@@ -78,7 +86,9 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     expected: list[type[Exception]] = [BadSettings, OSError]
     for module, names in {
         "difftime.checkpoint": ["BadFile"],
+        "difftime.gpus": ["NoGpu"],
         "difftime.images": ["BadImages"],
+        "difftime.parallel": ["BadGroup"],
         "difftime.train": ["Diverged", "Interrupted"],
         "difftime.tables": ["BadTable"],
     }.items():
@@ -112,31 +122,75 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def _use(threads: int) -> None:
-    """Import PyTorch, with Python's garbage collector told that all of it stays: a third of a second per job."""
+def _use(threads: int, gpus: int | None = None) -> None:
+    """Import PyTorch, with Python's garbage collector told that all of it stays: a third of a second per job.
+
+    As many GPUs as are wanted are claimed before, and their processes, which share the threads, are started here.
+    """
+    from difftime.gpus import claim, confirm, in_group
+
+    claimed = 0 if gpus is None or in_group() else claim(gpus)
     gc.disable()
     import torch
 
     gc.freeze()
     gc.enable()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, threads // (gpus or 1)))
+    confirm(claimed, torch.cuda.device_count)
+    if gpus and gpus > 1:
+        from difftime.parallel import launch
+
+        launch(gpus)
+
+
+def _measure(
+    run: Callable[..., None],
+    cell: Path,
+    verb: str,
+    settings: Settings,
+    p_noise: list[str],
+    threads: int,
+    **options: Any,
+) -> None:
+    """Run a verb that measures a trained cell, and leave a record of the run."""
+    from difftime.provenance import recorded
+
+    said = {name: value if name == "group" else str(value) for name, value in options.items()}
+    with recorded(cell.parent, verb, settings, p_noise=p_noise, threads=threads, **said):
+        run(cell.parent, settings, p_noise, **options)
 
 
 @_verb
-def fetch(settings: JsonText, output: Output, data_dir: DataDir = DATA) -> None:
+def fetch(
+    settings: JsonText,
+    output: Output,
+    needs: Annotated[str, typer.Option(help="As JSON: networks, batches and numbers of test images to fit")] = "{}",
+    data_dir: DataDir = DATA,
+) -> None:
     """Read the images of a data set, downloading them if they are absent: -> a file that says what they are."""
     from difftime.verbs.fetch import run
 
-    run(_settings(ImageSettings, settings), output, data_dir=data_dir)
+    wanted = parse(ImageNeeds, _json(needs, "--needs"), "--needs")
+    run(_settings(ImageSettings, settings), wanted, output, data_dir=data_dir)
 
 
 @_verb
-def train(cell: CellFile, checkpoint_minutes: Minutes = 10.0, data_dir: DataDir = DATA, threads: Threads = 1) -> None:
+def train(
+    cell: CellFile,
+    checkpoint_minutes: Minutes = 10.0,
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+    gpus: Gpus = None,
+) -> None:
     """Train the networks of a cell: cell.json -> weights.safetensors, history.parquet, training.parquet."""
-    _use(threads)
+    _use(threads, gpus)
+    from difftime.parallel import joined
+    from difftime.provenance import recorded
     from difftime.verbs.train import run
 
-    run(cell.parent, checkpoint_minutes=checkpoint_minutes, data_dir=data_dir)
+    job = {"data_dir": str(data_dir), "threads": threads, "checkpoint_minutes": checkpoint_minutes}
+    with joined() as group, recorded(cell.parent, "train", group=group, **job):
+        run(cell.parent, checkpoint_minutes=checkpoint_minutes, data_dir=data_dir, group=group)
 
 
 @_verb
@@ -145,7 +199,7 @@ def elbo(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Th
     _use(threads)
     from difftime.verbs.elbo import run
 
-    run(cell.parent, _settings(ElboSettings, settings), p_noise)
+    _measure(run, cell, "elbo", _settings(ElboSettings, settings), p_noise, threads=threads)
 
 
 @_verb
@@ -154,7 +208,7 @@ def likelihood(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threa
     _use(threads)
     from difftime.verbs.likelihood import run
 
-    run(cell.parent, _settings(LikelihoodSettings, settings), p_noise)
+    _measure(run, cell, "likelihood", _settings(LikelihoodSettings, settings), p_noise, threads=threads)
 
 
 @_verb
@@ -163,7 +217,7 @@ def samples(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads:
     _use(threads)
     from difftime.verbs.samples import run
 
-    run(cell.parent, _settings(SampleSettings, settings), p_noise)
+    _measure(run, cell, "samples", _settings(SampleSettings, settings), p_noise, threads=threads)
 
 
 @_verb
@@ -175,10 +229,8 @@ def collect(
     """The tables of single cells as one: Parquet, Markdown and HTML."""
     from difftime import tables
 
-    names = parse(Grid, _json(cells.read_text(), str(cells)), str(cells)).measured(table)
-    tables.save(
-        tables.collect([cells.parent / "cells" / name / f"{table}.parquet" for name in names], table), table, output
-    )
+    parts = parse(Grid, _json(cells.read_text(), str(cells)), str(cells)).parts(table)
+    tables.save(tables.collect([cells.parent / "cells" / part for part in parts], table), table, output)
 
 
 @_verb
@@ -235,35 +287,57 @@ def table1(bpd: Table, image_elbo: Table, training: Table, output: Output) -> No
 
 @_verb
 def bpd(
-    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+    cell: CellFile,
+    p_noise: Noises,
+    settings: JsonText = "{}",
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+    gpus: Gpus = None,
 ) -> None:
     """Bits per dimension and NFE of the test images under a trained cell's ODE: -> bpd.parquet, bpd_images.parquet."""
-    _use(threads)
+    _use(threads, gpus)
+    from difftime.parallel import joined
     from difftime.verbs.bpd import run
 
-    run(cell.parent, _settings(BpdSettings, settings), p_noise, data_dir=data_dir)
+    of_verb = _settings(BpdSettings, settings)
+    with joined() as group:
+        _measure(run, cell, "bpd", of_verb, p_noise, threads=threads, group=group, data_dir=data_dir)
 
 
 @_verb
 def image_elbo(
-    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+    cell: CellFile,
+    p_noise: Noises,
+    settings: JsonText = "{}",
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+    gpus: Gpus = None,
 ) -> None:
     """The ELBO of the test images, term by term: -> image_elbo.parquet, image_elbo_images.parquet."""
-    _use(threads)
+    _use(threads, gpus)
+    from difftime.parallel import joined
     from difftime.verbs.image_elbo import run
 
-    run(cell.parent, _settings(ImageElboSettings, settings), p_noise, data_dir=data_dir)
+    of_verb = _settings(ImageElboSettings, settings)
+    with joined() as group:
+        _measure(run, cell, "image_elbo", of_verb, p_noise, threads=threads, group=group, data_dir=data_dir)
 
 
 @_verb
 def image_samples(
-    cell: CellFile, p_noise: Noises, settings: JsonText = "{}", data_dir: DataDir = DATA, threads: Threads = 1
+    cell: CellFile,
+    p_noise: Noises,
+    settings: JsonText = "{}",
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+    gpus: Gpus = None,
 ) -> None:
     """Images drawn from a trained cell's reverse SDE: -> image_samples.parquet."""
-    _use(threads)
+    _use(threads, gpus)
     from difftime.verbs.image_samples import run
 
-    run(cell.parent, _settings(ImageSampleSettings, settings), p_noise, data_dir=data_dir)
+    of_verb = _settings(ImageSampleSettings, settings)
+    _measure(run, cell, "image_samples", of_verb, p_noise, threads=threads, data_dir=data_dir)
 
 
 @_verb

@@ -50,6 +50,7 @@ CollectedName = Literal[
     "image_samples",
     "training",
     "history",
+    "runs",
 ]
 MEASURED_BY: dict[str, tuple[Family, Measure | None]] = {
     "elbo": ("mixture", "elbo"),
@@ -65,6 +66,17 @@ MEASURED_BY: dict[str, tuple[Family, Measure | None]] = {
     "history": ("images", None),
 }
 """Which measurement, of cells on which data, a table is collected from; None: the training itself."""
+VERBS: dict[tuple[Family, Measure | None], str] = {
+    ("mixture", None): "train",
+    ("mixture", "elbo"): "elbo",
+    ("mixture", "likelihood"): "likelihood",
+    ("mixture", "samples"): "samples",
+    ("images", None): "train",
+    ("images", "elbo"): "image_elbo",
+    ("images", "likelihood"): "bpd",
+    ("images", "samples"): "image_samples",
+}
+"""The verbs that train and measure cells; each leaves a record of its run, which the table `runs` collects."""
 FIGURE_TABLE: dict[FigureName, str] = {
     "fig1": "samples",
     "fig2": "summary",
@@ -437,12 +449,17 @@ class NCSNppSettings(Settings):
     dropout: Annotated[float, Field(ge=0, lt=1), NotBool] = 0.1
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="In training; bfloat16: mixed, weights and sums stay in float32. Measurements are in float32",
+        description="In training; bfloat16: mixed, weights and sums stay in float32. Measurements are in float32, and "
+        "so is, with a warning, training on a CPU without instructions for bfloat16",
     )
     channels_last: bool = Field(
         default=True, description="Memory layout of the images inside; float32 on the CPU is never channels_last"
     )
     compile: bool = Field(default=False, description="Whether torch.compile generates the network's code")
+    scale_input: bool | None = Field(
+        default=None,
+        description="Divide x by the standard deviation of x_t; null: for VE, where it grows, and not for VP",
+    )
 
 
 class _Trained(Settings):
@@ -474,7 +491,9 @@ class ImageDatasetSettings(ImageSettings):
 
     seeds: Count = Field(default=1, description="Models per cell, trained side by side")
     training: ImageTrainingSettings = ImageTrainingSettings()
-    gpu: Annotated[int, Field(ge=0, le=1), NotBool] = Field(default=0, description="GPUs that a job asks for")
+    gpu: Annotated[int, Field(ge=0), NotBool] = Field(
+        default=0, description="GPUs that a job asks for; several share every batch of training, and the test images"
+    )
     threads: Count = Field(default=1, description="CPU threads of a job")
     memory: Count = Field(default=4000, description="MB that a job asks for at its first attempt")
     minutes: Count = Field(default=60, description="Minutes that a job asks for at its first attempt")
@@ -484,6 +503,12 @@ DatasetSettings = Annotated[
     MixtureDatasetSettings | ImageDatasetSettings,
     Field(discriminator="kind"), WrapValidator(_without_tag), _of_kind("mixture"),
 ]  # fmt: skip
+
+
+def training_of(data: MixtureDatasetSettings | ImageDatasetSettings, network: _Trained) -> TrainingSettings:
+    """How a cell's networks are trained: what its network says of it wins over what its data set says."""
+    own = network.training.model_dump(exclude_unset=True)
+    return TrainingSettings.model_validate(data.training.model_dump() | own)
 
 
 def _defined(name: str, info: Info) -> str:
@@ -599,13 +624,23 @@ class Grid(Settings):
     study: Filled[Block]
     families: dict[str, Family]
 
-    def measured(self, table: CollectedName) -> list[str]:
-        """The names of the cells whose rows a table collects."""
+    def measured(self, table: str) -> list[str]:
+        """The names of the cells whose rows one of the tables in MEASURED_BY collects."""
         of_family, measure = MEASURED_BY[table]
         return [
             cell_name(keys)
             for keys, block in grid(self.study)
             if self.families[keys["dataset"]] == of_family and measure in (None, *block.measure)
+        ]
+
+    def parts(self, table: CollectedName) -> list[str]:
+        """The files below `cells/` that a table is collected from."""
+        if table != "runs":
+            return [f"{cell}/{table}.parquet" for cell in self.measured(table)]
+        return [
+            f"{cell_name(keys)}/run_{VERBS[self.families[keys['dataset']], measure]}.parquet"
+            for keys, block in grid(self.study)
+            for measure in (None, *block.measure)
         ]
 
 
@@ -658,6 +693,14 @@ class ImageElboSettings(Settings):
 class ImageSampleSettings(Settings):
     images: Count = Field(default=16, description="Samples per seed and p_noise")
     steps_per_unit_time: Count = Field(default=500, description="Euler–Maruyama steps per unit of T")
+
+
+class ImageNeeds(Settings):
+    """What a study is going to do with some images, for a look whether they allow it before jobs start."""
+
+    networks: dict[str, NCSNppSettings] = Field(default={}, description="By the names in the study")
+    batches: tuple[Count, ...] = Field(default=(), description="Training images in a batch")
+    test_images: tuple[Count, ...] = Field(default=(), description="Test images that are measured")
 
 
 class OptimumSettings(Settings):
@@ -805,6 +848,20 @@ class Study(Settings):
         refuse([fault("has cells of an earlier block", cells, (i,)) for i, cells in enumerate(again) if cells])
         return blocks
 
+    @field_validator("study")
+    @classmethod
+    def _batches_divide(cls, blocks: tuple[Block, ...], info: Info) -> tuple[Block, ...]:
+        datasets, nets = info.data.get("datasets", {}), info.data.get("nets", {})
+        faults = []
+        for i, block in enumerate(blocks):
+            for dataset, net in itertools.product(block.dataset, block.net):
+                gpus = getattr(datasets.get(dataset), "gpu", 0)
+                if gpus > 1 and net in nets and (batch := training_of(datasets[dataset], nets[net]).batch) % gpus:
+                    text = f"{dataset} and {net} train with batches of {batch}, which its gpu = {gpus} do not divide"
+                    faults.append(fault(f"{text}; change one of the two", [dataset, net], (i,)))
+        refuse(faults)
+        return blocks
+
     @field_validator("figures")
     @classmethod
     def _only_what_is_measured(cls, figures: FigureSettings, info: Info) -> FigureSettings:
@@ -827,16 +884,26 @@ class Study(Settings):
         """What `collect` has to know of this study."""
         return Grid(study=self.study, families={name: family(data) for name, data in self.datasets.items()})
 
+    def needs(self, dataset: str) -> ImageNeeds:
+        """What the cells on some images are going to need of them."""
+        blocks = [(self.cell(**keys), block) for keys, block in self.grid() if keys["dataset"] == dataset]
+        measured = {measure for _, block in blocks for measure in block.measure}
+        wanted = {"likelihood": self.bpd.images, "elbo": self.image_elbo.images}
+        return ImageNeeds(
+            networks={cell.net: cell.network for cell, _ in blocks},
+            batches=sorted({cell.training.batch for cell, _ in blocks}),
+            test_images=sorted({n for measure, n in wanted.items() if measure in measured and n is not None}),
+        )
+
     def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
-        """The resolved settings of one cell: what its network says of training wins over what its data set says."""
+        """The resolved settings of one cell."""
         data, network = self.datasets[dataset], self.nets[net]
-        own_training = network.training.model_dump(exclude_unset=True)
         return Cell(
             dataset=dataset, sde=sde, net=net, T=float(T), seed=self.seed, seeds=data.seeds,
             data=what_it_is(data),
             diffusion=self.sdes[sde],
             network=network.model_dump(exclude={"training"}),
-            training=data.training.model_dump() | own_training,
+            training=training_of(data, network).model_dump(),
         )  # fmt: skip
 
 

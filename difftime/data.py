@@ -19,6 +19,11 @@ class TrainingData(Protocol):
     """Training points of every seed, on one device."""
 
     @property
+    def unit(self) -> str:
+        """What one of them is called."""
+        ...
+
+    @property
     def d(self) -> int: ...
 
     @property
@@ -41,6 +46,10 @@ class MixtureSample:
         return cls(torch.stack([density.sample(size, stream(seed, "training data")) for seed in seeds]).float())
 
     @property
+    def unit(self) -> str:
+        return "point"
+
+    @property
     def d(self) -> int:
         return self.points.shape[-1]
 
@@ -59,6 +68,10 @@ class ImageSample:
 
     images: UInt8[Tensor, "n channels height width"]
     flip: bool
+
+    @property
+    def unit(self) -> str:
+        return "image"
 
     @property
     def d(self) -> int:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 log = logging.getLogger("difftime")
@@ -26,12 +27,12 @@ class NoGpu(Exception):
     """A job asks for GPUs that are not there; the message says what to do."""
 
 
-def claim(count: int, locks: Path | None = None) -> None:
-    """Give this process and its children `count` GPUs of their own, and let them see no other.
+def claim(count: int, locks: Path | None = None) -> int:
+    """Give this process and its children `count` GPUs of their own, and let them see no other: -> how many it has now.
 
     `locks` is the folder of the lock files, by default that for temporary files. The environment may say otherwise:
-    DIFFTIME_DEVICE=cpu computes on the CPU whatever a study asks for, DIFFTIME_SHARE_GPUS=1 lets jobs share GPUs. Raises
-    NoGpu if the machine, or the job, has fewer than `count`.
+    DIFFTIME_DEVICE=cpu computes on the CPU whatever a study asks for, DIFFTIME_SHARE_GPUS=1 lets jobs share GPUs.
+    Raises NoGpu if the machine, or the job, has fewer than `count`.
     """
     if os.environ.get(DEVICE, "") not in ("", "cpu"):
         raise NoGpu(f"{DEVICE} is {os.environ[DEVICE]}; it can be cpu, or not set at all.")
@@ -39,7 +40,7 @@ def claim(count: int, locks: Path | None = None) -> None:
         if count:
             log.warning("WARNING: the job asks for %d GPU(s), but %s=cpu: it computes on the CPU.", count, DEVICE)
         os.environ[VISIBLE] = ""
-        return
+        return 0
     there = visible()
     if len(there) < count:
         raise NoGpu(
@@ -50,6 +51,21 @@ def claim(count: int, locks: Path | None = None) -> None:
     mine = there[:count] if alone else _locked(there, count, locks or Path(tempfile.gettempdir()))
     os.environ[VISIBLE] = ",".join(mine)
     log.info("On GPU %s", os.environ[VISIBLE])
+    return count
+
+
+def confirm(claimed: int, usable: Callable[[], int]) -> None:
+    """Raise NoGpu if fewer GPUs can be used, as PyTorch counts them, than were claimed."""
+    if claimed and (number := usable()) < claimed:
+        raise NoGpu(
+            f"The job has {claimed} GPU(s), but PyTorch can use {number}: its build is for the CPU, or the driver is "
+            f"too old. {DEVICE}=cpu in the environment computes on the CPU all the same."
+        )
+
+
+def in_group() -> bool:
+    """Whether torchrun started this process: then the GPUs were claimed for all of them."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def visible() -> list[str]:
@@ -72,6 +88,8 @@ def _locked(there: list[str], count: int, folder: Path) -> list[str]:
         for name in list(taken)[count:]:
             os.close(taken.pop(name))
         if len(taken) == count:
+            for lock in taken.values():
+                os.set_inheritable(lock, True)  # torchrun, which may take this process's place, keeps it
             _held.extend(taken.values())
             return list(taken)
         for lock in taken.values():  # not kept while waiting: two jobs might wait for each other

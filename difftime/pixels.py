@@ -65,6 +65,14 @@ def moments(images: UInt8[Tensor, "n C H W"], block: int = 2048) -> Moments:
     return Moments((total / n + 0.5) / SCALE - 1, covariance)
 
 
+def mean_variance(images: UInt8[Tensor, "n C H W"], block: int = 2048) -> float:
+    """The mean over pixels of the variance of x over the images and over u: that of `moments`, without a covariance."""
+    n, parts = len(images), images.flatten(1).split(block)
+    total = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0)
+    square = torch.stack([part.double().square().sum(0) for part in parts]).sum(0)
+    return ((square * n - total**2).mean().item() / n**2 + 1 / 12) / SCALE**2
+
+
 class Bracket(NamedTuple):
     """Two numbers with the truth between them, in nats per image."""
 

@@ -14,10 +14,21 @@ log = logging.getLogger("difftime")
 
 
 class Progress:
-    """Counts `total` units of work called `unit` under a title."""
+    """Counts `total` units of work called `unit` under a title.
 
-    def __init__(self, title: str, total: int, unit: str, done: int = 0, every: float = 30.0) -> None:
-        self.title, self.total, self.unit, self.every = title, total, unit, every
+    `inside` says what a unit consists of, and of how many, e.g. ("image", 128): their rate is reported too.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        unit: str,
+        done: int = 0,
+        inside: tuple[str, int] | None = None,
+        every: float = 30.0,
+    ) -> None:
+        self.title, self.total, self.unit, self.inside, self.every = title, total, unit, inside, every
         self.first, self.done = done, done
         self.start = self.last = time.monotonic()
         self.bar = tqdm(total=total, initial=done, desc=title, unit=unit, disable=not sys.stderr.isatty())
@@ -32,10 +43,11 @@ class Progress:
             self.last = now
             rate = (self.done - self.first) / (now - self.start)
             left = (self.total - self.done) / rate
-            log.info(
-                "%s: %s %d of %d, %s, %.3g %s/s, %.0f s left",
-                self.title, self.unit, self.done, self.total, note, rate, self.unit, left,
-            )  # fmt: skip
+            rates = [f"{rate:.3g} {self.unit}s/s"]
+            if self.inside is not None:
+                rates.append(f"{rate * self.inside[1]:.3g} {self.inside[0]}s/s")
+            parts = [f"{self.unit} {self.done} of {self.total}", note, *rates, f"{left:.0f} s left"]
+            log.info("%s: %s", self.title, ", ".join(part for part in parts if part))
 
     def close(self) -> None:
         self.bar.close()

@@ -35,8 +35,8 @@ class Column:
     high: float | None = None
 
 
-def _text(name: str, description: str) -> Column:
-    return Column(name, "string", "", description)
+def _text(name: str, description: str, nullable: bool = False) -> Column:
+    return Column(name, "string", "", description, nullable)
 
 
 def _nats(name: str, description: str, nullable: bool = False, low: float | None = None) -> Column:
@@ -81,6 +81,25 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("seconds", "float64", "s", "Wall-clock time of all steps; differs from run to run", low=0.0),
         Column("points_per_second", "float64", "1/s", "Points, or images, trained on per second, all seeds", low=0.0),
         Column("peak_memory", "float64", "MB", "Largest memory of the process, or on the GPU", low=0.0),
+    ),
+    "runs": (
+        *CELL,
+        _text("verb", "What was done: difftime train, elbo, ..."),
+        _text("settings", "Resolved settings of the cell, of the measurement and of the job, as JSON"),
+        _text("difftime", "Version"),
+        _text("commit", "Git commit of the code; null if git does not know", nullable=True),
+        _text("tree", "clean, or changed: tracked files differ from the commit", nullable=True),
+        _text("python", "Version"),
+        _text("torch", "Version"),
+        _text("cuda", "Version that PyTorch was built for; null: none", nullable=True),
+        _text("host", "Machine"),
+        _text("device", "What it was computed on"),
+        _text("slurm_job", "Slurm's id of the job; null outside Slurm", nullable=True),
+        _text("start", "UTC, of the process that finished the work"),
+        _text("end", "UTC"),
+        Column("seconds", "float64", "s", "From start to end, without importing PyTorch", low=0.0),
+        Column("peak_memory", "float64", "MB", "Largest memory of the process", low=0.0),
+        Column("peak_gpu_memory", "float64", "MB", "Largest memory that PyTorch took on the GPU", True, low=0.0),
     ),
     "elbo": (
         *CELL,
@@ -263,6 +282,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _count("steps", "Steps of Euler-Maruyama, each one evaluation of the score"),
         _count("channels", "1: grey, 3: red, green, blue"),
         _count("size", "Pixels of a side"),
+        _count("not_finite", "Values that were not finite, and are black in `pixels`"),
         Column("pixels", "binary", "grey levels", "channels × size × size bytes, row by row"),
     ),
     "table1": (

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def _cell_text(value: object) -> str:
         return f"{len(value)} bytes"
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
-    return str(value)
+    return "" if value is None else shorten(str(value), 100, placeholder=" ...")
 
 
 def markdown(frame: pd.DataFrame) -> str:

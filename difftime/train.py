@@ -22,10 +22,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim.adam import adam
 
 from difftime.checkpoint import BadFile, load_resume, save_resume
 from difftime.data import TrainingData
+from difftime.parallel import ALONE, Group
 from difftime.progress import Progress
 from difftime.score import NetScore
 from difftime.sde import SDE
@@ -102,16 +102,26 @@ def _times(u: Tensor, sde: SDE, T: float, epsilon: float, recipe: Recipe) -> tup
 
 
 def _draw(
-    data: TrainingData, seeds: Sequence[str], block: int, score: NetScore, T: float, epsilon: float, recipe: Recipe
+    data: TrainingData,
+    seeds: Sequence[str],
+    block: int,
+    score: NetScore,
+    T: float,
+    epsilon: float,
+    recipe: Recipe,
+    share: slice = slice(None),
 ) -> _Batches:
-    """A block of steps in float32, but computed in the float64 of the times, on the device of `data`."""
+    """A block of steps in float32, but computed in the float64 of the times, on the device of `data`.
+
+    Every process draws the whole batches and keeps its `share` of each, so that their number changes no draw.
+    """
     size, draws = (recipe.block, recipe.batch), []
     for k, seed in enumerate(seeds):
         generator = stream(seed, "training noise", block, device=data.device)
         x0 = data.draw(k, size, generator)
         u = torch.rand(size, dtype=torch.float64, generator=generator, device=data.device)
         draws.append((x0, u, torch.randn(*size, data.d, generator=generator, device=data.device)))
-    x0, u, z = (torch.stack(parts, 1) for parts in zip(*draws, strict=True))
+    x0, u, z = (torch.stack(parts, 1)[:, :, share] for parts in zip(*draws, strict=True))
     t, weight = _times(u, score.sde, T, epsilon, recipe)
     inputs = score.inputs(score.sde.perturb(x0, t, z), t)
     target, factor = score.regression(z, t)
@@ -135,8 +145,8 @@ def _stop_signal() -> Iterator[threading.Event]:
 class _Run:
     """The state of a training that resumes: weights, their average, Adam's moments, and the losses so far."""
 
-    def __init__(self, score: NetScore, recipe: Recipe, cell: str, resume: Path | None) -> None:
-        self.net, self.recipe, self.cell, self.resume = score.net, recipe, cell, resume
+    def __init__(self, score: NetScore, recipe: Recipe, cell: str, resume: Path | None, group: Group) -> None:
+        self.net, self.recipe, self.cell, self.resume, self.group = score.net, recipe, cell, resume, group
         self.parameters = list(self.net.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.moments = [[torch.zeros_like(p) for p in self.average] for _ in range(2)]
@@ -147,6 +157,7 @@ class _Run:
         self.started = self.saved = time.monotonic()
         if resume is not None:
             self._load(resume)
+            group.agree(self.block, resume.parent)
 
     def _load(self, resume: Path) -> None:
         try:
@@ -168,8 +179,8 @@ class _Run:
         return self.seconds + time.monotonic() - self.started
 
     def save(self) -> None:
-        """Write the resume state, if there is a place for it."""
-        if self.resume is None:
+        """Write the resume state, if there is a place for it. It does not tell how many processes there are."""
+        if self.resume is None or not self.group.first:
             return
         state = {
             "cell": self.cell,
@@ -185,18 +196,23 @@ class _Run:
         self.saved = time.monotonic()
 
     @torch.no_grad()
-    def step(self, number: int, loss: Tensor) -> None:
-        """Adam on the gradient of `loss`, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n))."""
-        gradients = torch.autograd.grad(loss, self.parameters)
+    def step(self, number: int, output: Tensor, slope: Tensor) -> None:
+        """Adam, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n)).
+
+        `slope` is the gradient of the loss with respect to the network's output.
+        """
+        gradients = self.group.gradients(output, slope, self.parameters)
         if self.recipe.clip is not None:
             for model in self.net.by_model(gradients):
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(model)))
                 # a factor of nan for a norm that is not finite: the loss is checked, and says so
                 torch._foreach_mul_(model, (self.recipe.clip / norm).clamp(max=1.0))
         rate = self.recipe.learning_rate * min(1.0, (number + 1) / max(1, self.recipe.warmup))
-        # the functional form: constructing torch.optim.Adam imports the compiler, for a second
-        adam(
-            self.parameters, list(gradients), *self.moments, [], self.counts, fused=True, amsgrad=False, maximize=False,
+        torch._foreach_add_(self.counts, 1)
+        # the kernel itself: constructing torch.optim.Adam imports the compiler, for a second, and each of its steps
+        # takes three times as long
+        torch._fused_adam_(
+            self.parameters, gradients, *self.moments, [], self.counts, amsgrad=False, maximize=False,
             beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8,
         )  # fmt: skip
         decay = min(self.recipe.ema, (1 + number) / (10 + number))
@@ -232,6 +248,7 @@ def train(
     name: str,
     cell: str,
     resume: Path | None = None,
+    group: Group = ALONE,
 ) -> Trained:
     """Minimise Eq. 3 for the models of `score.net`, one per seed, on the device they and `data` are on.
 
@@ -239,29 +256,42 @@ def train(
     saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed is the mean over its batch; for the
     likelihood weighting it estimates twice I of Eq. 6, in nats per data point. Raises Diverged, or Interrupted on
     SIGTERM.
+
+    The processes of `group` take equal shares of every batch. All have the same weights, the first one saves the state,
+    and each has its own dropout.
     """
-    run = _Run(score, recipe, cell, resume)
+    run, share = _Run(score, recipe, cell, resume, group), group.share(recipe.batch)
     blocks = math.ceil(recipe.steps / recipe.block)
-    progress = Progress(f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps))
+    progress = Progress(
+        f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps),
+        inside=(data.unit, len(seeds) * recipe.batch),
+    )  # fmt: skip
     score.net.train()
+    net = group.wrapped(score.net)
+    own = [] if group.first else ["process", group.rank]
     with _stop_signal() as stop:
         while run.block < blocks:
             first = run.block * recipe.block
-            batches = _draw(data, seeds, run.block, score, T, epsilon, recipe)
+            batches = _draw(data, seeds, run.block, score, T, epsilon, recipe, share)
             losses = []
             # dropout draws from PyTorch's own generator
-            torch.manual_seed(stream(*seeds, "dropout", run.block).initial_seed())
-            for k in range(min(recipe.block, recipe.steps - first)):
-                error = score.net(batches.inputs[k], batches.t[k]) - batches.target[k]
-                loss = (batches.weight[k] * error.square().sum(-1)).mean(1)
-                run.step(first + k, loss.sum())
-                losses.append(loss.detach())
-            of_block = torch.stack(losses).cpu()
+            torch.manual_seed(stream(*seeds, "dropout", run.block, *own).initial_seed())
+            scale = 2 / batches.weight.shape[-1] * batches.weight.unsqueeze(-1)
+            numbers = range(first, min(first + recipe.block, recipe.steps))
+            for number, x, t, target, factor in zip(
+                numbers, batches.inputs, batches.t, batches.target, scale, strict=False
+            ):
+                output = net(x, t)
+                error = output.detach() - target
+                slope = factor * error
+                losses.append(0.5 * (slope * error).sum((1, 2)))
+                run.step(number, output, slope)
+            of_block = group.mean(torch.stack(losses).cpu())
             _check(of_block, first, run.losses, name)
             run.losses.append(of_block.mean(0))
             run.block += 1
             progress.advance(len(losses), f"loss {run.losses[-1].mean():.4g}")
-            if stop.is_set():
+            if any(group.gather(stop.is_set())):  # the signal may reach the processes in different blocks
                 run.save()
                 raise Interrupted(
                     f"Training of {name} was asked to stop; its state after step {run.block * recipe.block} is saved."

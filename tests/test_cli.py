@@ -153,7 +153,9 @@ def test_a_cell_is_trained_and_measured_through_the_command_line(cell: Path) -> 
         )
         assert result.exit_code == 0
         new = snapshot(cell.parent)
-        assert {name for name in new if new[name] != old.get(name)} == {f"{name}.parquet" for name in OUTPUTS[verb]}
+        assert {name for name in new if new[name] != old.get(name)} == {
+            f"{name}.parquet" for name in (*OUTPUTS[verb], f"run_{verb}")
+        }
 
 
 # Settings with faults
@@ -198,7 +200,7 @@ def test_an_unknown_figure_or_table_is_refused_with_the_known_ones(cell: Path, a
 
 
 def test_every_table_that_is_collected_has_a_measurement() -> None:
-    assert set(MEASURED_BY) == set(get_args(CollectedName))
+    assert {*MEASURED_BY, "runs"} == set(get_args(CollectedName))
 
 
 # Files with faults

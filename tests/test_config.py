@@ -343,7 +343,15 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
         {"datasets.mnist5k.flip": "sometimes"},
         [("datasets.mnist5k.flip:", "must be yes or no", "'sometimes'")],
     ),
-    "two GPUs": ({"datasets.mnist5k.gpu": 2}, [("datasets.mnist5k.gpu:", "must be at most 1", "2")]),
+    "GPUs that do not divide the batch": (
+        {"datasets.mnist5k.gpu": 3},
+        [("study[2]:", "mnist5k and unet-16 train with batches of 32, which its gpu = 3 do not divide", "mnist5k")],
+    ),
+    "GPUs that do not divide the network's own batch": (
+        {"datasets.mnist5k.gpu": 2, "nets.unet-16.training": {"batch": 9}},
+        [("study[2]:", "train with batches of 9, which its gpu = 2 do not divide", "unet-16")],
+    ),
+    "half a GPU": ({"datasets.mnist5k.gpu": 0.5}, [("datasets.mnist5k.gpu:", "must be a whole number", "0.5")]),
     "key of a mixture": (
         {"datasets.mnist5k.samples": 9},
         [("datasets.mnist5k.samples:", "no such key", "known here are kind, path")],
@@ -657,6 +665,16 @@ def test_cells_are_listed_by_the_measurements_of_their_block() -> None:
         assert measured[table] == images
 
 
+def test_the_table_of_runs_has_every_verb_of_every_cell() -> None:
+    whole = study().cells()
+    parts = whole.parts("runs")
+    assert len(parts) == len({*parts})
+    for verb in ("elbo", "likelihood", "samples", "image_elbo", "bpd", "image_samples"):
+        wanted = [part.replace(f"/{verb}.parquet", f"/run_{verb}.parquet") for part in whole.parts(verb)]
+        assert [part for part in parts if part.endswith(f"/run_{verb}.parquet")] == wanted
+    assert sum(part.endswith("/run_train.parquet") for part in parts) == len(study().grid())
+
+
 def test_the_networks_training_wins_over_the_data_sets_where_it_says_something() -> None:
     changes = {
         "datasets.toy.training": {"steps": 100, "batch": 64, "ema": 0.5},
@@ -719,7 +737,7 @@ IMAGES_TRAIN = {
     "nets.unet-16.channels_last": False, "nets.unet-16.compile": True, "nets.unet-16.training": {"batch": 9},
 }  # fmt: skip
 IMAGES_MEASURE = {
-    "datasets.mnist5k.gpu": 1, "datasets.mnist5k.threads": 2, "datasets.mnist5k.memory": 9,
+    "datasets.mnist5k.gpu": 2, "datasets.mnist5k.threads": 2, "datasets.mnist5k.memory": 9,
     "datasets.mnist5k.minutes": 9, "bpd.rtol": 1e-3, "image_elbo.pairs": 1, "image_samples.images": 1,
     "data_dir": "elsewhere", "study[2].T": [0.6, 0.7],
 }  # fmt: skip

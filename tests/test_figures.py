@@ -165,7 +165,7 @@ def image_samples() -> pd.DataFrame:
             key = (cell["sde"], cell["T"], cell["seed"], image)
             grey = np.random.default_rng([*repr(key).encode()]).integers(256, size=SIZE * SIZE, dtype=np.uint8)
             own = {"image": image, "steps": math.ceil(500 * cell["T"]), "size": SIZE, "pixels": grey.tobytes()}
-            rows.append(cell | own | {"channels": 1})
+            rows.append(cell | own | {"channels": 1, "not_finite": 0})
     return table("image_samples", rows)
 
 

@@ -15,7 +15,6 @@ from difftime.gpus import claim
 import os
 claim(int(sys.argv[1]), pathlib.Path(sys.argv[2]))
 print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
-sys.stdin.read()
 """
 
 
@@ -32,9 +31,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def job(count: int, locks: Path) -> subprocess.Popen[str]:
+def job(count: int, locks: Path, then: str = "sys.stdin.read()") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CLAIM, str(count), str(locks)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CLAIM + then, str(count), str(locks)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -89,6 +91,23 @@ def test_a_machine_without_gpus_is_refused(machine: Path) -> None:
     (machine / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
     with pytest.raises(gpus.NoGpu, match="sees 0"):
         gpus.claim(1, machine)
+
+
+def test_gpus_that_pytorch_cannot_use_are_refused() -> None:
+    gpus.confirm(2, lambda: 2)
+    with pytest.raises(gpus.NoGpu, match=r"has 2 GPU\(s\), but PyTorch can use 0"):
+        gpus.confirm(2, lambda: 0)
+
+
+def test_a_process_keeps_its_gpus_when_torchrun_takes_its_place(machine: Path) -> None:
+    first = job(3, machine, 'os.execv(sys.executable, [sys.executable, "-c", "input()"])')
+    assert len(seen(first)) == 3
+    second = job(3, machine)
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(2)
+    first.communicate()
+    assert len(seen(second)) == 3
+    second.communicate()
 
 
 def test_the_cpu_is_taken_instead_only_when_told_to_and_said_loudly(machine: Path, monkeypatch, caplog) -> None:

@@ -32,9 +32,11 @@ from difftime.cell import RESUME, WEIGHTS, build
 from difftime.checkpoint import load_weights, save_weights
 from difftime.cli import app
 from difftime.config import Cell, ImageSettings, MixtureSettings
+from difftime.image_elbo import ImageElbo
 from difftime.images import mnist5k
 from difftime.likelihood import OdeLikelihood, ode_likelihood
 from difftime.pixels import bits_per_dimension
+from difftime.progress import Progress
 from difftime.schemas import TABLES, arrow_schema
 from difftime.verbs import bpd as verb
 from difftime.verbs import image_elbo as elbo_verb
@@ -154,6 +156,7 @@ def test_everything_that_is_written_has_its_schema_and_nothing_else_is_left(meas
     written = [table for tables_of_verb in OUTPUTS.values() for table in tables_of_verb]
     assert {path.name for path in measured.parent.iterdir()} == {
         "cell.json", WEIGHTS, *(f"{table}.parquet" for table in written),
+        *(f"run_{name.replace('-', '_')}.parquet" for name in OUTPUTS),
     }  # fmt: skip
     for table in written:
         frame = read(measured, table)
@@ -341,6 +344,40 @@ def test_the_state_of_an_evaluation_with_other_settings_is_not_gone_on_from(
     assert sum(calls) == 6
 
 
+@pytest.mark.parametrize("damage", [None, alter])
+def test_an_elbo_that_is_killed_goes_on_and_ends_with_the_same_files(
+    cell: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage
+) -> None:
+    whole = elbo_verb.image_elbo
+    shutil.copytree(cell.parent, cell.parent.parent / "whole")
+    measure("image-elbo", cell.parent.parent / "whole" / "cell.json", batch=3)
+    sizes: list[int] = []
+
+    def cut(*arguments: Any, **options: Any) -> ImageElbo:
+        if len(sizes) == 1:
+            raise Cut
+        sizes.append(len(arguments[3]))
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(elbo_verb, "image_elbo", cut)
+    with pytest.raises(Cut):
+        measure("image-elbo", cell, batch=3)
+    assert not (cell.parent / "image_elbo.parquet").exists()
+    if damage:
+        damage(cell.parent / elbo_verb.RESUME)
+    counted: list[int] = []
+    monkeypatch.setattr(
+        elbo_verb, "image_elbo", lambda *a, **o: counted.append(len(a[3])) or whole(*a, **o)
+    )  # fmt: skip
+    measure("image-elbo", cell, batch=3)
+    assert counted == ([3, 3, 1] if damage else [3, 1])
+    assert (f"{cell.parent / elbo_verb.RESUME} does not match its checksum" in caplog.text) == bool(damage)
+    here, there = contents(cell.parent), contents(cell.parent.parent / "whole")
+    for files in (here, there):
+        del files["run_image_elbo.parquet"]  # says when and how long it ran
+    assert here == there
+
+
 # Values that are not finite
 
 
@@ -383,6 +420,150 @@ def test_a_network_trained_in_bfloat16_is_measured_in_float32(cell: Path, measur
     save_weights(cell.parent / WEIGHTS, weights, build(low).digest)
     measure("bpd", cell)
     same_bpd(cell, measured)
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
+    cell: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Cell.model_validate_json(cell.read_text())
+    wanted = load_weights(cell.parent / WEIGHTS, build(before).digest)
+    network = before.network.model_copy(update={"precision": "bfloat16"})
+    settings = before.model_copy(update={"network": network})
+    cell.write_text(settings.canonical())
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    (cell.parent / WEIGHTS).unlink()
+    done("train", cell)
+    assert "no instructions for bfloat16" in caplog.text
+    assert set(read(cell, "training").precision) == {"float32"}
+    for name, weight in load_weights(cell.parent / WEIGHTS, build(settings).digest).items():
+        assert torch.equal(weight, wanted[name])
+
+
+def test_samples_that_are_not_finite_are_counted_and_told(
+    cell: Path, measured: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = samples_verb.reverse_sde
+
+    def broken(*arguments: Any, **options: Any) -> torch.Tensor:
+        x = whole(*arguments, **options)
+        x[1, 2, :5], x[1, 2, 5] = torch.nan, torch.inf
+        return x
+
+    monkeypatch.setattr(samples_verb, "reverse_sde", broken)
+    measure("image-samples", cell)
+    rows, sound = read(cell, "image_samples"), read(measured, "image_samples")
+    assert set(sound.not_finite) == {0}
+    failed = (rows.seed == 1) & (rows.image == 2)
+    assert rows.not_finite.to_list() == [6 * one for one in failed]
+    assert [pixels[:6] for pixels in rows.pixels[failed]] == [bytes(6)] * 2
+    assert rows.pixels[~failed].equals(sound.pixels[~failed])
+    assert "1 of 6 images have values that are not finite" in caplog.text
+
+
+# Exploding variance
+
+
+@pytest.mark.parametrize(("diffusion", "scaled"), [("vp", False), ("ve-exponential", True)])
+def test_inputs_are_scaled_for_ve_and_not_for_vp(tmp_path: Path, diffusion: str, scaled: bool) -> None:
+    data = images_in(tmp_path)
+    usual = build(a_cell(data, diffusion={"kind": diffusion, "epsilon": 0.01})).score
+    told = build(
+        a_cell(data, diffusion={"kind": diffusion, "epsilon": 0.01}, network=NETWORK | {"scale_input": not scaled})
+    ).score
+    assert (usual.scale_input, told.scale_input) == (scaled, not scaled)
+    x0 = torch.from_numpy(grey(TRAIN)).flatten(1).double() / 128 - 1
+    z = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for T in (0.01, 0.5, 1.0):
+        t = torch.full((TRAIN,), T, dtype=torch.float64)
+        x = usual.sde.perturb(x0, t, z)
+        seen = usual.inputs(x, t)
+        if scaled:  # of 768 values, of variance 1
+            assert seen.std().item() == pytest.approx(1, abs=0.1)
+        else:
+            assert seen is x
+
+
+def test_a_cell_with_exploding_variance_passes_through_every_verb(tmp_path: Path) -> None:
+    path = write(tmp_path / "cell", a_cell(images_in(tmp_path), seeds=1, diffusion={"kind": "ve-exponential"}))
+    done("train", path)
+    for name in QUICK:
+        measure(name, path)
+    assert read(path, "bpd").bpd.notna().all()
+    assert set(read(path, "image_samples").not_finite) == {0}
+
+
+# What is told
+
+
+def test_attention_at_a_resolution_that_no_level_has_is_told_and_trained_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = images_in(tmp_path)
+    done("train", write(tmp_path / "fits", a_cell(data, network=NETWORK | {"attention": [4]})))
+    assert "WARNING" not in caplog.text
+    done("train", write(tmp_path / "misses", a_cell(data, network=NETWORK | {"attention": [4, 5]})))
+    assert "attention is asked for at resolutions [5]" in caplog.text
+    assert "its levels: [8, 4]" in caplog.text
+
+
+def test_the_log_of_a_training_has_images_a_second_and_the_time_left(caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress("train it", 100, "step", done=20, inside=("image", 256), every=0.0)
+    progress.start -= 10  # seconds ago
+    with caplog.at_level(logging.INFO):
+        progress.advance(40, "loss 1.5")
+    assert "train it: step 60 of 100, loss 1.5, 4 steps/s, 1.02e+03 images/s, 10 s left" in caplog.text
+
+
+# Refused by fetch
+
+NOT_FITTING = [
+    ({"batches": [4, TRAIN + 1]}, "12 training images, fewer than one batch of 13. Set batch to at most 12."),
+    ({"test_images": [TEST, TEST + 1]}, "8 test images are asked for, but images has 7."),
+    ({"networks": {"deep": NETWORK | {"multipliers": [1] * 5}}}, "does not fit images, 8 × 8 pixels"),
+    ({"networks": {"odd": NETWORK | {"width": 6}}}, "GroupNorm"),
+]
+
+
+@pytest.mark.parametrize(("needs", "message"), NOT_FITTING)
+def test_fetch_refuses_what_the_jobs_would_refuse(tmp_path: Path, needs: dict[str, Any], message: str) -> None:
+    output = tmp_path / "images.json"
+    arguments = ("fetch", "--settings", images_in(tmp_path).canonical(), "--output", output, "--needs")
+    assert message in refusal(*arguments, json.dumps(needs))
+    assert not output.exists()
+    done(*arguments, json.dumps({"batches": [TRAIN], "test_images": [TEST], "networks": {"fits": NETWORK}}))
+
+
+# In pieces
+
+
+def test_a_cell_worked_on_in_pieces_has_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
+    """Training, BPD and ELBO by their commands, each of which is ended again and again, by SIGTERM or SIGKILL."""
+    settings = a_cell(images_in(tmp_path), seeds=1, training=TRAINING | {"steps": 150})
+    path, whole = write(tmp_path / "pieces", settings), write(tmp_path / "whole", settings)
+    verbs = {"train": RESUME, "bpd": verb.RESUME, "image-elbo": elbo_verb.RESUME}
+    options = {
+        name: [] if name == "train" else [*BOTH, "--settings", json.dumps(QUICK[name] | {"batch": 1})] for name in verbs
+    }
+    options["train"] = ["--checkpoint-minutes", "0"]
+    for name, resume in verbs.items():
+        command, state, codes = [sys.executable, "-m", "difftime.cli", name, str(path), *options[name]], None, []
+        for end in (signal.SIGTERM, signal.SIGKILL):
+            process, before = subprocess.Popen(command, stderr=subprocess.DEVNULL), state
+            while process.poll() is None and state == before:
+                file = path.parent / resume
+                state = file.stat().st_mtime_ns if file.exists() else before
+                time.sleep(0.005)
+            process.send_signal(end)
+            codes.append(process.wait())
+        assert 0 not in codes, name
+        assert (path.parent / resume).exists()
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        done(name, whole, *options[name])
+    assert weights_of(path.parent) == weights_of(whole.parent)
+    same_bpd(path, whole)
+    for table in ("image_elbo", "image_elbo_images"):
+        file = f"{table}.parquet"
+        assert (path.parent / file).read_bytes() == (whole.parent / file).read_bytes()
 
 
 # Training that is cut

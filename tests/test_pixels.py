@@ -13,7 +13,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from difftime.images import mnist5k
 from difftime.mixture import Mixture, nodes
-from difftime.pixels import bits_per_dimension, flip, kl_bracket, moments, scaled
+from difftime.pixels import bits_per_dimension, flip, kl_bracket, mean_variance, moments, scaled
 from difftime.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
 
 
@@ -89,6 +89,11 @@ def test_moments_are_those_of_dequantised_samples() -> None:
     error = products.std(0) / math.sqrt(draws)
     assert ((x.mean(1).mean(0) - found.mean).abs() < 4.5 * x.mean(1).std(0) / math.sqrt(draws)).all()
     assert ((products.mean(0) - found.covariance).abs() < 4.5 * error).all()
+
+
+def test_the_mean_variance_is_that_of_the_moments() -> None:
+    k = uint8(100, 3, 4, 4)
+    assert mean_variance(k, block=7) == pytest.approx(moments(k).covariance.diagonal().mean().item(), rel=1e-12)
 
 
 def test_moments_do_not_depend_on_the_block_to_the_bit() -> None:

@@ -41,5 +41,8 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     figure, grid = style.panels(settings, len(lines), 1, 0.3 + len(lines) * (height + 0.25))
     for line, (axes,) in zip(lines, grid, strict=True):
         _show(axes, line)
-    style.footer(figure, settings, [f"p_noise {settings.p_noise}", "reverse SDE, Euler–Maruyama", "not selected"])
+    notes = [f"p_noise {settings.p_noise}", "reverse SDE, Euler–Maruyama", "not selected"]
+    if failed := (rows.not_finite > 0).sum():
+        notes.append(f"{failed} of {len(rows)} images have values that are not finite, in black")
+    style.footer(figure, settings, notes)
     return figure

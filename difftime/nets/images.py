@@ -12,6 +12,18 @@ from torch import Tensor, nn
 Precision = Literal["float32", "bfloat16"]
 
 
+def usable(precision: Precision, device: torch.device) -> Precision:
+    """The precision, or float32 on a CPU that has no instructions for bfloat16 (x86 before AVX-512).
+
+    PyTorch convolves in bfloat16 there too, but ten times as slowly as in float32.
+    """
+    if device.type == "cpu" and not (
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ):
+        return "float32"
+    return precision
+
+
 class ImageNets(nn.Module):
     """One network per seed, each on its own row of flattened images, one after another.
 
@@ -45,6 +57,10 @@ class ImageNets(nn.Module):
                 for model, images, times in zip(self.models, x, t, strict=True)
             ]
         return torch.stack([output.float().flatten(1) for output in outputs])
+
+    def resolutions(self) -> list[int]:
+        """Pixels a side at the levels of the networks, which are all of one kind."""
+        return self.models[0].sizes
 
     def by_model(self, of_parameters: Sequence[Tensor]) -> list[list[Tensor]]:
         """Tensors shaped like the parameters, e.g. their gradients: one list per model."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from difftime.cell import WEIGHTS, ImageProblem
-from difftime.checkpoint import BadFile, load_resume, save_resume
+from difftime.cell import ImageProblem
+from difftime.checkpoint import save_resume
 from difftime.config import BpdSettings
 from difftime.files import discard
 from difftime.image_elbo import over_images
 from difftime.likelihood import ode_likelihood
+from difftime.parallel import ALONE, Group
 from difftime.pixels import bits_per_dimension
 from difftime.progress import Progress, Watched
 from difftime.schemas import write_rows
@@ -24,7 +24,17 @@ from difftime.score import Hutchinson, rademacher
 from difftime.sde import Gaussian
 from difftime.source import fingerprint
 from difftime.streams import stream
-from difftime.verbs.common import dequantised, finite, keys, log, measured_images, memory_for, open_images
+from difftime.verbs.common import (
+    dequantised,
+    evaluation,
+    finite,
+    keys,
+    log,
+    measured_images,
+    memory_for,
+    open_images,
+    resumed,
+)
 
 RESUME = "bpd.resume.pt"
 
@@ -49,34 +59,35 @@ def _solve(
     return {name: getattr(solved, name).cpu() for name in ("log_q", "nfe", "accepted", "rejected")}
 
 
-def _resumed(path: Path, digest: str) -> tuple[list[dict[str, Tensor]], float]:
-    try:
-        state = load_resume(path, digest)
-    except BadFile as error:
-        log.warning("%s Starting from the first image instead.", error)
-        state = None
-    return (state["batches"], state["seconds"]) if state else ([], 0.0)
+def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir: Path, group: Group = ALONE) -> None:
+    """Read the trained cell in `folder`; write bpd.parquet and bpd_images.parquet. A cut run goes on where it was.
 
-
-def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir: Path) -> None:
-    """Read the trained cell in `folder`; write bpd.parquet and bpd_images.parquet. A cut run goes on where it was."""
+    The processes of `group` solve whole batches, to which the NFE belongs: their number changes no bit.
+    """
     cell, problem = open_images(folder, data_dir)
     streams, noises = f"{cell.seed}/{cell.dataset}", [problem.noise(name) for name in p_noise]
     batches = _batches(measured_images(problem.images, settings.images), settings)
-    weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    identity = f"{problem.digest} {weights} {settings.canonical()} {p_noise} {fingerprint('verbs.bpd')}"
-    digest = hashlib.sha256(identity.encode()).hexdigest()
-    done, seconds = _resumed(folder / RESUME, digest)
+    digest = evaluation(problem, folder, settings, p_noise, fingerprint("verbs.bpd"))
+    done, seconds = resumed(folder / RESUME, digest)
     counts = [len(part) for _, part in batches]
     progress = Progress(f"bpd {cell.name}", sum(counts), "image", done=sum(counts[: len(done)]))
-    for draw, part in batches[len(done) :]:
-        start = time.monotonic()
+    group.agree(len(done), folder)
+
+    def solve(batch: tuple[int, Tensor]) -> dict[str, Tensor]:
         with memory_for("bpd.batch", settings.batch):
-            done.append(_solve(problem, noises, settings, streams, draw, part))
+            return _solve(problem, noises, settings, streams, *batch)
+
+    start = time.monotonic()
+    for solved in group.each(batches[len(done) :], solve):
         seconds += time.monotonic() - start
-        save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
-        progress.advance(len(part), f"NFE {done[-1]['nfe'].tolist()}")
+        done += solved
+        if group.first:
+            save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
+        progress.advance(sum(counts[: len(done)]) - progress.done, f"NFE {done[-1]['nfe'].tolist()}")
+        start = time.monotonic()
     progress.close()
+    if not group.first:
+        return
     _write(folder, cell, problem, settings, p_noise, batches, done, cell.seeds * sum(counts) / seconds)
     discard(folder / RESUME)
     log.info("Bits per dimension of %d images: %s", sum(counts) // settings.draws, folder / "bpd.parquet")

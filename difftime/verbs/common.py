@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from difftime.cell import ImageProblem, MixtureProblem, build
-from difftime.config import BadSettings, Cell, read_cell
+from difftime.cell import WEIGHTS, ImageProblem, MixtureProblem, build
+from difftime.checkpoint import BadFile, load_resume
+from difftime.config import BadSettings, Cell, Settings, read_cell
 from difftime.images import ImageData
+from difftime.parallel import ALONE, Group
 from difftime.pixels import scaled
 from difftime.streams import stream
 
@@ -28,11 +31,12 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def describe(place: torch.device) -> str:
-    """A device by its name, for a table."""
+def describe(place: torch.device, group: Group = ALONE) -> str:
+    """A device by its name, for a table, and how many of its kind work together."""
+    several = f"{group.size} × " if group.size > 1 else ""
     if place.type == "cuda":
-        return torch.cuda.get_device_name(place)
-    return f"CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+        return several + torch.cuda.get_device_name(place)
+    return f"{several}CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
 def peak_memory(place: torch.device) -> float:
@@ -105,6 +109,23 @@ def dequantised(problem: ImageProblem, streams: str, draw: int, part: Tensor) ->
         for image in part.tolist()
     ])  # fmt: skip
     return scaled(problem.images.test[part], u).flatten(1).to(problem.device)
+
+
+def evaluation(problem: ImageProblem, folder: Path, settings: Settings, p_noise: Sequence[str], code: str) -> str:
+    """The digest of all that determines what an evaluation of the cell in `folder` finds."""
+    weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    identity = f"{problem.digest} {weights} {settings.canonical()} {p_noise} {code}"
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def resumed(path: Path, digest: str) -> tuple[list[dict[str, Tensor]], float]:
+    """What a cut evaluation found in its batches, and the seconds that it took; nothing if it was another one."""
+    try:
+        state = load_resume(path, digest)
+    except BadFile as error:
+        log.warning("%s Starting from the first image instead.", error)
+        state = None
+    return (state["batches"], state["seconds"]) if state else ([], 0.0)
 
 
 def keys(cell: Cell) -> dict[str, object]:

@@ -3,32 +3,88 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from difftime.config import ImageElboSettings
-from difftime.image_elbo import image_elbo, over_images
-from difftime.pixels import bits_per_dimension, kl_bracket
-from difftime.progress import Watched
-from difftime.schemas import write_rows
-from difftime.verbs.common import dequantised, finite, keys, log, measured_images, memory_for, open_images
+import torch
+from torch import Tensor
 
+from difftime.cell import ImageProblem
+from difftime.checkpoint import save_resume
+from difftime.config import ImageElboSettings
+from difftime.files import discard
+from difftime.image_elbo import ImageElbo, image_elbo, over_images
+from difftime.parallel import ALONE, Group
+from difftime.pixels import bits_per_dimension, kl_bracket
+from difftime.progress import Progress, Watched
+from difftime.schemas import write_rows
+from difftime.sde import Gaussian
+from difftime.source import fingerprint
+from difftime.verbs.common import (
+    dequantised,
+    evaluation,
+    finite,
+    keys,
+    log,
+    measured_images,
+    memory_for,
+    open_images,
+    resumed,
+)
+
+RESUME = "image_elbo.resume.pt"
 LN2 = math.log(2)
 PER_IMAGE = ("elbo", "elbo_epsilon", "I", "prior", "residual")
 
 
-def run(folder: Path, settings: ImageElboSettings, p_noise: Sequence[str], *, data_dir: Path) -> None:
-    """Read the trained cell in `folder`; write image_elbo.parquet and image_elbo_images.parquet."""
+def _terms(
+    folder: Path, problem: ImageProblem, noises: Sequence[Gaussian], settings: ImageElboSettings, streams: str,
+    images: Tensor, p_noise: Sequence[str], group: Group,
+) -> ImageElbo:  # fmt: skip
+    """The terms of all images, batch by batch, saved when a batch of every process is done."""
+    digest = evaluation(problem, folder, settings, p_noise, fingerprint("verbs.image_elbo"))
+    done, seconds = resumed(folder / RESUME, digest)
+    group.agree(len(done), folder)
+    batches = images.split(settings.batch)
+    counts = [len(part) for part in batches]
+    progress = Progress(f"image_elbo {problem.name}", len(images), "image", done=sum(counts[: len(done)]))
+    watched = Watched(f"image_elbo {problem.name}", problem.score)
+
+    def measure(part: Tensor) -> dict[str, Tensor]:
+        with memory_for("image_elbo.batch", settings.batch):
+            terms = image_elbo(
+                watched, problem.sde, noises, dequantised(problem, streams, 0, part), problem.T, problem.epsilon,
+                seeds=problem.seeds, indices=part, pairs=settings.pairs, end_pairs=2, batch=settings.batch,
+            )  # fmt: skip
+        return {name: getattr(terms, name) for name in ("prior", "I", "residual")}
+
+    start = time.monotonic()
+    for measured in group.each(batches[len(done) :], measure):
+        seconds += time.monotonic() - start
+        done += measured
+        if group.first:
+            save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
+        progress.advance(sum(counts[: len(done)]) - progress.done)
+        start = time.monotonic()
+    progress.close()
+    joined = {name: torch.cat([batch[name] for batch in done], -1) for name in ("prior", "I", "residual")}
+    return ImageElbo(R=problem.images.d * problem.sde.R(problem.T, problem.epsilon), **joined)
+
+
+def run(
+    folder: Path, settings: ImageElboSettings, p_noise: Sequence[str], *, data_dir: Path, group: Group = ALONE
+) -> None:
+    """Read the trained cell in `folder`; write image_elbo.parquet and image_elbo_images.parquet.
+
+    A cut run goes on where it was. The processes of `group` take whole batches: their number changes no bit.
+    """
     cell, problem = open_images(folder, data_dir)
     noises, d = [problem.noise(name) for name in p_noise], problem.images.d
     part = measured_images(problem.images, settings.images)
-    x0 = dequantised(problem, f"{cell.seed}/{cell.dataset}", 0, part)
-    with memory_for("image_elbo.batch", settings.batch):
-        terms = image_elbo(
-            Watched(f"image_elbo {problem.name}", problem.score), problem.sde, noises, x0, problem.T, problem.epsilon,
-            seeds=problem.seeds, indices=part, pairs=settings.pairs, end_pairs=2, batch=settings.batch,
-            device=problem.device,
-        )  # fmt: skip
+    terms = _terms(folder, problem, noises, settings, f"{cell.seed}/{cell.dataset}", part, p_noise, group)
+    if not group.first:
+        return
     rows, single = [], []
     for i, (name, noise) in enumerate(zip(p_noise, noises, strict=True)):
         low, high = kl_bracket(*problem.moments, problem.sde, problem.T, noise)
@@ -55,4 +111,5 @@ def run(folder: Path, settings: ImageElboSettings, p_noise: Sequence[str], *, da
             ]  # fmt: skip
     write_rows(folder / "image_elbo_images.parquet", "image_elbo_images", single)
     write_rows(folder / "image_elbo.parquet", "image_elbo", rows)
+    discard(folder / RESUME)
     log.info("ELBO of %d images taken apart: %s", len(part), folder / "image_elbo.parquet")

@@ -32,12 +32,19 @@ def run(folder: Path, settings: ImageSampleSettings, p_noise: Sequence[str], *, 
                 Watched(f"image_samples {problem.name}", problem.score), problem.sde, x.float().to(place),
                 problem.T, problem.epsilon, steps=steps, generators=generators,
             )  # fmt: skip
-        # a value that is not a number becomes black; what lies beyond the grey levels becomes the nearest one
-        pixels = ((drawn + 1) * SCALE).nan_to_num(0.0).clamp(0, 255).to(torch.uint8).cpu()
+        unknown = (~drawn.isfinite()).sum(-1).cpu()
+        if unknown.any():
+            log.warning(
+                "WARNING: %s, %s p_noise: %d of %d images have values that are not finite, drawn black. More steps, "
+                "or another training, may help.", cell.name, name, (unknown > 0).sum(), unknown.numel(),
+            )  # fmt: skip
+        # what lies beyond the grey levels becomes the nearest one
+        black = torch.where(drawn.isfinite(), drawn, -1.0)
+        pixels = ((black + 1) * SCALE).clamp(0, 255).to(torch.uint8).cpu()
         rows += [
             keys(cell) | {
                 "seed": seed, "p_noise": name, "image": k, "steps": steps, "channels": channels, "size": size,
-                "pixels": image.numpy().tobytes(),
+                "not_finite": unknown[seed, k].item(), "pixels": image.numpy().tobytes(),
             }
             for seed, images in enumerate(pixels)
             for k, image in enumerate(images)

@@ -75,11 +75,11 @@ def test_changing_a_measurement_of_images_re_runs_it_and_what_follows_only(
     clone, section: str, value, rule: str
 ) -> None:
     clone.change(**{section: value})
-    assert clone.planned() == {rule: 1, "collect": 1, "table1": 1, "figure": 1}
+    assert clone.planned() == {rule: 1, "collect": 2, "table1": 1, "figure": 1}  # its own table and that of the runs
 
 
 @pytest.mark.parametrize(
-    "change", [{"data_dir": "elsewhere"}, {"datasets__pictures__gpu": 1}, {"datasets__pictures__memory": 3000},
+    "change", [{"data_dir": "elsewhere"}, {"datasets__pictures__gpu": 2}, {"datasets__pictures__memory": 3000},
                {"datasets__pictures__minutes": 5}],
 )  # fmt: skip
 def test_where_images_are_kept_and_what_a_job_asks_for_re_run_nothing(clone, change: dict) -> None:
@@ -95,6 +95,20 @@ def test_other_pixels_under_the_same_path_train_anew(clone) -> None:
     assert {rule: planned[rule] for rule in ("fetch", "train", "bpd", "image_elbo")} == {
         "fetch": 1, "train": 1, "bpd": 1, "image_elbo": 1,
     }  # fmt: skip
+
+
+def test_editing_fetch_re_runs_nothing(clone) -> None:
+    clone.edit("difftime/verbs/fetch.py", "indent=2", "indent=4")
+    assert clone.planned() == {}
+
+
+def test_what_does_not_fit_the_images_is_refused_before_anything_is_trained(clone) -> None:
+    clone.change(bpd__images=1000, results="elsewhere")
+    weights = "elsewhere/cells/dataset=pictures/sde=vp/net=tiny/T=0.4/weights.safetensors"
+    assert clone.snakemake("--cores", "2", weights, check=False).returncode != 0
+    logs = clone.path / "elsewhere" / "logs"
+    assert "1000 test images are asked for, but pictures has" in (logs / "fetch-pictures.log").read_text()
+    assert not [*logs.rglob("train.log")]
 
 
 def test_changing_the_training_of_images_leaves_the_toy_alone(clone) -> None:

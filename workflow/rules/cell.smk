@@ -33,10 +33,11 @@ rule fetch:
         "../../environment.yml"
     resources:
         data_dir=STUDY.data_dir,
+        needs=image_needs,
     params:
         settings=image_settings,
+        # not the code: what is written stays the same when it is edited, and every cell would be trained anew
         files=image_files,
-        code=fingerprint("verbs.fetch"),
     shell:
-        "difftime fetch --settings {params.settings:q} --data-dir {resources.data_dir:q} --output {output:q}"
-        " > {log:q} 2>&1"
+        "difftime fetch --settings {params.settings:q} --needs {resources.needs:q}"
+        " --data-dir {resources.data_dir:q} --output {output:q} > {log:q} 2>&1"

@@ -47,6 +47,7 @@ if MEASURED["elbo"] and MEASURED["likelihood"]:
     TABLES += ["bounds"]
 if MEASURED["bpd"] and MEASURED["image_elbo"]:
     TABLES += ["table1"]
+TABLES += ["runs"]
 
 
 wildcard_constraints:
@@ -63,15 +64,17 @@ def cell_settings(wildcards):
 
 def cell_tables(wildcards):
     """The tables of single cells that a study's table is collected from."""
-    return [
-        f"{RESULTS}/cells/{name}/{wildcards.table}.parquet"
-        for name in MEASURED[wildcards.table]
-    ]
+    return [f"{RESULTS}/cells/{part}" for part in STUDY.cells().parts(wildcards.table)]
 
 
 def image_settings(wildcards):
     """What images these are, as JSON."""
     return json.dumps(what_it_is(STUDY.datasets[wildcards.dataset]), sort_keys=True)
+
+
+def image_needs(wildcards):
+    """What the study will do with these images, as JSON."""
+    return STUDY.needs(wildcards.dataset).canonical()
 
 
 def image_files(wildcards):
@@ -144,8 +147,14 @@ def gpus(wildcards):
     return of_dataset(wildcards, "gpu", 0)
 
 
+def one_gpu(wildcards):
+    """For what is not shared among several."""
+    return min(gpus(wildcards), 1)
+
+
 def cpus(wildcards):
-    return of_dataset(wildcards, "threads", 1)
+    """At least one for each of the processes that share the work."""
+    return max(of_dataset(wildcards, "threads", 1), gpus(wildcards))
 
 
 def small(wildcards):

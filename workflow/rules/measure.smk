@@ -4,6 +4,7 @@ rule elbo:
         weights=f"{CELL}/weights.safetensors",
     output:
         elbo=f"{CELL}/elbo.parquet",
+        run=f"{CELL}/run_elbo.parquet",
     log:
         f"{LOG}/elbo.log",
     benchmark:
@@ -32,6 +33,7 @@ rule likelihood:
         weights=f"{CELL}/weights.safetensors",
     output:
         likelihood=f"{CELL}/likelihood.parquet",
+        run=f"{CELL}/run_likelihood.parquet",
     log:
         f"{LOG}/likelihood.log",
     benchmark:
@@ -63,6 +65,7 @@ rule samples:
         modes=f"{CELL}/modes.parquet",
         histogram=f"{CELL}/histogram.parquet",
         cost=f"{CELL}/cost.parquet",
+        run=f"{CELL}/run_samples.parquet",
     log:
         f"{LOG}/samples.log",
     benchmark:
@@ -93,6 +96,7 @@ rule bpd:
     output:
         bpd=f"{CELL}/bpd.parquet",
         bpd_images=f"{CELL}/bpd_images.parquet",
+        run=f"{CELL}/run_bpd.parquet",
     log:
         f"{LOG}/bpd.log",
     benchmark:
@@ -111,7 +115,7 @@ rule bpd:
         code=fingerprint("verbs.bpd"),
     shell:
         "difftime bpd {input.cell:q} {params.noises} --settings {params.settings:q}"
-        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"
+        " --data-dir {resources.data_dir:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule image_elbo:
@@ -122,6 +126,7 @@ rule image_elbo:
     output:
         image_elbo=f"{CELL}/image_elbo.parquet",
         image_elbo_images=f"{CELL}/image_elbo_images.parquet",
+        run=f"{CELL}/run_image_elbo.parquet",
     log:
         f"{LOG}/image_elbo.log",
     benchmark:
@@ -140,7 +145,7 @@ rule image_elbo:
         code=fingerprint("verbs.image_elbo"),
     shell:
         "difftime image-elbo {input.cell:q} {params.noises} --settings {params.settings:q}"
-        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"
+        " --data-dir {resources.data_dir:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule image_samples:
@@ -150,6 +155,7 @@ rule image_samples:
         weights=f"{CELL}/weights.safetensors",
     output:
         image_samples=f"{CELL}/image_samples.parquet",
+        run=f"{CELL}/run_image_samples.parquet",
     log:
         f"{LOG}/image_samples.log",
     benchmark:
@@ -160,7 +166,7 @@ rule image_samples:
     resources:
         mem_mb=memory,
         runtime=minutes,
-        gpu=gpus,
+        gpu=one_gpu,
         data_dir=STUDY.data_dir,
     params:
         settings=STUDY.image_samples.canonical(),
@@ -168,4 +174,4 @@ rule image_samples:
         code=fingerprint("verbs.image_samples"),
     shell:
         "difftime image-samples {input.cell:q} {params.noises} --settings {params.settings:q}"
-        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"
+        " --data-dir {resources.data_dir:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

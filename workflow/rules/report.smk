@@ -9,7 +9,7 @@ rule collect:
     log:
         f"{RESULTS}/logs/collect-{{table}}.log",
     wildcard_constraints:
-        table="|".join(MEASURED_BY),
+        table="|".join([*MEASURED_BY, "runs"]),
     conda:
         "../../environment.yml"
     resources:

@@ -6,6 +6,7 @@ rule train:
         weights=f"{CELL}/weights.safetensors",
         history=f"{CELL}/history.parquet",
         training=f"{CELL}/training.parquet",
+        run=f"{CELL}/run_train.parquet",
     log:
         f"{LOG}/train.log",
     benchmark:
@@ -26,4 +27,4 @@ rule train:
         code=fingerprint("verbs.train"),
     shell:
         "difftime train {input.cell:q} --checkpoint-minutes {resources.checkpoint_minutes}"
-        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"
+        " --data-dir {resources.data_dir:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

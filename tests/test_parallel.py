@@ -1,0 +1,278 @@
+"""Several processes under torchrun do what one does: training within rounding, measurements to the bit.
+
+Two processes on the CPU, by gloo. What torchrun starts takes some seconds, so a test starts it once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from typer.testing import CliRunner
+
+from difftime import tables, train
+from difftime.cell import RESUME, WEIGHTS, build, recipe
+from difftime.cli import app
+from difftime.config import Cell
+from difftime.gpus import DEVICE
+from difftime.parallel import ALONE, BadGroup, Group
+from difftime.verbs import bpd
+
+BOTH = ["--p-noise", "standard", "--p-noise", "matched"]
+ROUNDING = 1e-5
+"""Weights move by 2e-2 in the training below; sums in another order move them by some 1e-7."""
+PATIENCE = 300
+"""Seconds after which something hangs, also on a machine with other work."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_gpus() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DEVICE, "cpu")
+        yield
+
+
+def cell_in(folder: Path, steps: int = 25, dropout: float = 0.0) -> Path:
+    """The cell.json of a cell of two models, whose gradients are clipped."""
+    grey = np.random.default_rng(0).integers(256, size=(19, 8, 8), dtype=np.uint8)
+    folder.mkdir()
+    np.savez(folder / "images.npz", train=grey[:12], test=grey[12:])
+    settings = {
+        "dataset": "mine", "sde": "vp", "net": "unet", "T": 0.4, "seed": 0, "seeds": 2,
+        "data": {"kind": "npz", "path": str(folder / "images.npz")}, "diffusion": {"kind": "vp", "epsilon": 0.01},
+        "network": {"kind": "ncsnpp", "width": 4, "multipliers": [1, 2], "blocks": 1, "dropout": dropout},
+        "training": {
+            "steps": steps, "batch": 4, "learning_rate": 1e-3, "ema": 0.9, "clip": 1.0, "time_sampling": "lambda",
+        },
+    }  # fmt: skip
+    (folder / "cell.json").write_text(Cell.model_validate(settings).canonical())
+    return folder / "cell.json"
+
+
+def command(verb: str, cell: Path, *options: object) -> list[str]:
+    return [sys.executable, "-m", "difftime.cli", verb, str(cell), *map(str, options), "--gpus", "2"]
+
+
+def by_two(verb: str, cell: Path, *options: object) -> str:
+    """What two processes say while they do it."""
+    run = subprocess.run(command(verb, cell, *options), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stderr
+
+
+def by_one(verb: str, cell: Path, *options: object) -> None:
+    result = CliRunner().invoke(app, [verb, str(cell), *map(str, options)])
+    assert result.exit_code == 0, result.stderr or result.exception
+
+
+def weights(cell: Path) -> dict[str, Tensor]:
+    return load_file(cell.parent / WEIGHTS)
+
+
+def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def initial(cell: Path) -> dict[str, Tensor]:
+    return dict(build(Cell.model_validate_json(cell.read_text())).score.net.named_parameters())
+
+
+def read(cell: Path, table: str) -> pd.DataFrame:
+    return tables.read(cell.parent / f"{table}.parquet", table)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cell that one process has trained."""
+    cell = cell_in(tmp_path_factory.mktemp("alone") / "cell")
+    by_one("train", cell)
+    return cell
+
+
+# Training
+
+
+def test_two_processes_train_the_network_of_one_within_rounding(alone: Path, tmp_path: Path) -> None:
+    cell = cell_in(tmp_path / "cell")
+    by_two("train", cell)
+    assert apart(weights(alone), initial(alone)) > 1000 * ROUNDING
+    assert apart(weights(cell), weights(alone)) < ROUNDING
+    assert read(cell, "history").loss.to_numpy() == pytest.approx(read(alone, "history").loss.to_numpy(), rel=1e-5)
+    assert read(cell, "training").device.tolist() == ["2 × CPU, 1 thread"]
+    assert {path.name for path in cell.parent.iterdir()} == {path.name for path in alone.parent.iterdir()}
+
+
+class Cut(BaseException):
+    """Stands for a SIGKILL."""
+
+
+def cut(module: ModuleType, cell: Path, monkeypatch: pytest.MonkeyPatch, verb: str, *options: object) -> None:
+    """Run a verb in this process until its module has saved the first state."""
+    save = module.save_resume
+
+    def once(*arguments: object) -> None:
+        save(*arguments)
+        raise Cut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "save_resume", once)
+        with pytest.raises(Cut):
+            CliRunner().invoke(app, [verb, str(cell), *map(str, options)])
+
+
+def test_two_processes_go_on_where_one_was_cut(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = cell_in(tmp_path / "cell")
+    cut(train, cell, monkeypatch, "train", "--checkpoint-minutes", 0)
+    assert "Resuming at step 10" in by_two("train", cell)
+    assert apart(weights(cell), weights(alone)) < ROUNDING
+
+
+def started(cell: Path, *options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(command("train", cell, *options), stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_death_of_one_process_ends_the_job_and_one_process_goes_on(tmp_path: Path) -> None:
+    """With a state after every block, so that there is one to go on from."""
+    cell, whole = cell_in(tmp_path / "cut", steps=60), cell_in(tmp_path / "whole", steps=60)
+    job = started(cell, "--checkpoint-minutes", 0)
+    wait_for((cell.parent / RESUME).exists)
+    listed = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True)
+    workers = [int(pid) for pid in listed.stdout.split()]
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    assert job.wait(PATIENCE) != 0, job.communicate()
+    assert not (cell.parent / WEIGHTS).exists()
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    for path in (cell, whole):
+        by_one("train", path)
+    assert apart(weights(cell), weights(whole)) < ROUNDING
+
+
+def test_sigterm_saves_one_state_for_all_and_ends_the_job(tmp_path: Path) -> None:
+    """The signal goes to torchrun alone, which hands it on. The first state says that the processes listen."""
+    cell = cell_in(tmp_path / "cell", steps=100_000)
+    job = started(cell, "--checkpoint-minutes", 0.01)
+    wait_for((cell.parent / RESUME).exists)
+    job.send_signal(signal.SIGTERM)
+    said = job.communicate(timeout=PATIENCE)[1]
+    assert job.returncode != 0
+    state = torch.load(io.BytesIO((cell.parent / RESUME).read_bytes()[32:]), weights_only=True)
+    assert said.count(f"its state after step {10 * state['block']} is saved.") == 2, said
+
+
+# Measurements
+
+
+BPD = ["--settings", '{"batch": 2, "draws": 2, "rtol": 0.03, "atol": 0.03}']
+ELBO = ["--settings", '{"batch": 2, "pairs": 1}']
+
+
+@pytest.fixture(scope="module")
+def measured(alone: Path) -> Path:
+    """The same cell, measured by one process, in 8 and in 4 batches."""
+    by_one("bpd", alone, *BOTH, *BPD)
+    by_one("image-elbo", alone, *BOTH, *ELBO)
+    return alone
+
+
+@pytest.fixture
+def copy(measured: Path, tmp_path: Path) -> Path:
+    """The trained cell in another place, not measured."""
+    names = ["cell.json", WEIGHTS]
+    (tmp_path / "copy").mkdir()
+    for name in names:
+        shutil.copy(measured.parent / name, tmp_path / "copy" / name)
+    return tmp_path / "copy" / "cell.json"
+
+
+def same_files(one: Path, other: Path, *names: str) -> bool:
+    return all((one.parent / name).read_bytes() == (other.parent / name).read_bytes() for name in names)
+
+
+def test_two_processes_find_the_bits_per_dimension_of_one_to_the_bit_also_where_one_was_cut(
+    copy: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process is cut after the first batch, which leaves an odd number for two."""
+    cut(bpd, copy, monkeypatch, "bpd", *BOTH, *BPD)
+    assert (copy.parent / bpd.RESUME).exists()
+    by_two("bpd", copy, *BOTH, *BPD)
+    assert same_files(copy, measured, "bpd_images.parquet")
+    timed = ["images_per_second"]
+    pd.testing.assert_frame_equal(
+        read(copy, "bpd").drop(columns=timed), read(measured, "bpd").drop(columns=timed), check_exact=True
+    )
+    assert not (copy.parent / bpd.RESUME).exists()
+
+
+def test_two_processes_find_the_elbo_of_one_to_the_bit(copy: Path, measured: Path) -> None:
+    by_two("image-elbo", copy, *BOTH, *ELBO)
+    assert same_files(copy, measured, "image_elbo_images.parquet", "image_elbo.parquet")
+
+
+# The group
+
+
+class Told(Group):
+    """A process that is told what the others say, and does not ask them."""
+
+    def gather(self, value: object) -> list[object]:
+        return [value] * self.rank + [value] + ["another"] * (self.size - self.rank - 1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_the_shares_of_a_batch_are_all_of_it_in_order(size: int) -> None:
+    batch = list(range(12))
+    assert [x for rank in range(size) for x in batch[Group(rank, size).share(12)]] == batch
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(BadGroup, match="A batch of 10 does not divide among 4 processes"):
+        Group(0, 4).share(10)
+
+
+def test_processes_that_read_different_states_are_refused() -> None:
+    ALONE.agree(3, "a folder")
+    with pytest.raises(BadGroup, match="different states in a folder"):
+        Told(0, 2).agree(3, "a folder")
+
+
+class Other(Group):
+    """A process that is not the first, but works alone."""
+
+    def share(self, n: int) -> slice:
+        return slice(n)
+
+
+def test_every_process_has_dropout_of_its_own(tmp_path: Path) -> None:
+    cell = Cell.model_validate_json(cell_in(tmp_path / "cell", steps=5, dropout=0.5).read_text())
+    found = []
+    for rank in (0, 0, 1, 2):
+        problem = build(cell)
+        trained = train.train(
+            problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=recipe(cell, 60.0),
+            seeds=problem.seeds, name="a cell", cell="digest", group=Other(rank),
+        )  # fmt: skip
+        found.append(trained.weights)
+    assert apart(found[0], found[1]) == 0
+    assert min(apart(found[i], found[j]) for i, j in ((0, 2), (0, 3), (2, 3))) > 10 * ROUNDING
