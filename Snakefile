@@ -19,6 +19,7 @@ resource_scopes:
     gpu="local",
 
 
+# seconds of work each, and no GPU: less than a submission costs
 localrules:
     all,
     tables,
@@ -26,6 +27,12 @@ localrules:
     cells,
     cell,
     fetch,
+    collect,
+    optimum,
+    bounds,
+    summarise,
+    table1,
+    figure,
 
 
 rule all:
