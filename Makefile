@@ -10,10 +10,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format smoke sensitivity report rulegraph readme schema benchmark clean
+.PHONY: help run test test-slurm lint format smoke sensitivity report rulegraph readme schema benchmark clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -47,7 +47,13 @@ report: $(VENV)/run  ## results/report.html: tables, figures and settings in one
 	snakemake --report results/report.html
 
 test: $(VENV)/test  ## all tests
-	pytest
+	pytest --ignore tests/slurm
+
+test-slurm: $(VENV)/test  ## install Debian's Slurm and test the study on it: needs root
+	@command -v slurmctld >/dev/null && command -v munged >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } || \
+	  echo "Slurm cannot be installed here: its tests will be skipped." >&2
+	pytest tests/slurm
 
 lint: $(VENV)/test  ## style of Python and Snakemake files
 	ruff check .

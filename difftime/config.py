@@ -830,7 +830,7 @@ class Study(Settings):
     optimum: OptimumSettings = OptimumSettings()
     figures: FigureSettings = FigureSettings()
     data_dir: str = Field(default="data", description="Where mnist and cifar10 are, or are downloaded to")
-    checkpoint_minutes: Count = Field(default=10, description="Minutes of training between saved resume states")
+    checkpoint_minutes: Positive = Field(default=10.0, description="Minutes of training between saved resume states")
 
     @model_validator(mode="wrap")
     @classmethod

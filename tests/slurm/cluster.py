@@ -1,7 +1,7 @@
-"""A real Slurm on this machine, as plain processes: munge, a controller and one node with two made-up GPUs.
+"""A real Slurm of one node with two made-up GPUs, as plain processes.
 
-`python tests/slurm/cluster.py up` starts it, `down` ends it. It needs root and Debian's packages slurm-wlm and munge,
-and it takes over /etc/slurm: for machines that have no Slurm of their own, containers above all.
+Its munge, ports, logs and state are its own; slurm.conf must lie in /etc/slurm, as Snakemake's plugin hides SLURM_CONF
+from jobs. It needs root and Debian's packages slurm-wlm and munge, and leaves a Slurm that is not its own alone.
 """
 
 from __future__ import annotations
@@ -13,100 +13,160 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).parent
-CONF, RUN, LOG, SPOOL = (Path(p) for p in ("/etc/slurm", "/run/slurm", "/var/log/slurm", "/var/spool/slurm"))
-MARK = "# Written by difftime's tests"
-NULL = os.makedev(1, 3)
-"""The device number of /dev/null, which the made-up GPUs are copies of."""
+ETC = Path("/etc/slurm")
+CONF = """# Written by difftime's tests.
+ClusterName=difftime
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+# a requeued job waits until its old credential has expired
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+StateSaveLocation={folder}/ctld
+SlurmdSpoolDir={folder}/d
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SlurmdParameters=config_overrides
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=2,sched_interval=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=100
+GresTypes=gpu
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+MinJobAge=300
+InactiveLimit=0
+KillWait=5
+SlurmctldTimeout=60
+SlurmdTimeout=60
+NodeName={host} NodeAddr=127.0.0.1 CPUs=32 RealMemory={memory} Gres=gpu:2 State=UNKNOWN
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes={host} Default=NO MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+"""More cores than the machine has: the jobs are small."""
 
 
 def missing() -> str:
     """Why there can be no cluster here; empty if there can."""
     if os.geteuid() != 0:
         return "starting a Slurm needs root"
-    absent = [name for name in ("slurmctld", "slurmd", "munged", "srun") if shutil.which(name) is None]
+    absent = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
     if absent:
-        return f"{', '.join(absent)} not installed: apt-get install --no-install-recommends slurm-wlm munge"
-    conf = CONF / "slurm.conf"
-    if conf.exists() and MARK not in conf.read_text():
-        return f"{conf} belongs to a Slurm that is not ours"
-    return ""
+        return f"not installed: {', '.join(absent)} (make test-slurm installs them)"
+    conf = ETC / "slurm.conf"
+    ours = not conf.exists() or conf.read_text().startswith(CONF.splitlines()[0])
+    return "" if ours else f"{conf} belongs to another Slurm"
 
 
-def _call(*command: str, timeout: float = 10) -> str:
-    """What a command prints; nothing if it fails or hangs, as Slurm's do while the controller is down."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=True).stdout
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        return ""
-
-
-def _wait(what: str, condition, seconds: float = 60) -> None:
+def wait(what: str, condition: Callable[[], object], seconds: float = 90) -> None:
+    """Ask again until `condition` holds. Raises TimeoutError."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"{what} did not come in {seconds:g} s; see {LOG}")
+            raise TimeoutError(f"{what} did not come in {seconds:g} s")
         time.sleep(0.2)
 
 
-def _pid(daemon: str) -> int | None:
-    try:
-        pid = int((RUN / f"{daemon}.pid").read_text())
-        os.kill(pid, 0)
-    except (OSError, ValueError):
-        return None
-    return pid
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
 
 
-def start(daemon: str) -> None:
-    """Start slurmctld or slurmd if it does not run."""
-    if _pid(daemon) is None:
-        subprocess.run([daemon], check=True)
-    if daemon == "slurmctld":
-        _wait("slurmctld", lambda: "is UP" in _call("scontrol", "ping"))
-    else:
-        _wait("the node", lambda: set(_call("sinfo", "-h", "-o", "%t").split()) & {"idle", "mix", "alloc"})
+class Cluster:
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="difftime-slurm-"))
+        # Slurm's daemons take no folder whose parents others cannot enter
+        self.folder.chmod(0o755)
 
+    def up(self) -> None:
+        """Start everything. Raises TimeoutError if it does not come up."""
+        for name in ("ctld", "d"):
+            (self.folder / name).mkdir()
+        for name in ("gpu0", "gpu1"):  # copies of /dev/null
+            os.mknod(self.folder / name, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        host = socket.gethostname().split(".")[0]
+        memory = re.search(r"RealMemory=(\d+)", subprocess.check_output(["slurmd", "-C"], text=True))
+        assert memory is not None
+        conf = CONF.format(host=host, ports=_free_ports(2), folder=self.folder, memory=memory[1])
+        ETC.mkdir(exist_ok=True)
+        (ETC / "slurm.conf").write_text(conf)
+        (ETC / "gres.conf").write_text(f"AutoDetect=off\nNodeName={host} Name=gpu File={self.folder}/gpu[0-1]\n")
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        files = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        options = [f"--{option}={self.folder}/munge.{suffix}" for option, suffix in files.items()]
+        subprocess.run(["munged", "--force", *options], check=True, capture_output=True)
+        self.start("slurmctld")
+        self.start("slurmd")
 
-def stop(daemon: str) -> None:
-    """End slurmctld or slurmd; jobs go on."""
-    if (pid := _pid(daemon)) is not None:
-        os.kill(pid, signal.SIGTERM)
-        _wait(f"the end of {daemon}", lambda: _pid(daemon) is None)
+    def call(self, *command: str, seconds: float = 10) -> str:
+        """What a command of Slurm prints; nothing if it fails or hangs, as they do while the controller is down."""
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            return ""
+        return run.stdout
 
+    def _pid(self, daemon: str) -> int | None:
+        try:
+            pid = int((self.folder / f"{daemon}.pid").read_text())
+            os.kill(pid, 0)
+        except (OSError, ValueError):
+            return None
+        return pid
 
-def up(cpus: int | None = None) -> None:
-    """Start the cluster, or let it run."""
-    if reason := missing():
-        raise RuntimeError(reason)
-    for folder in (CONF, RUN, LOG, SPOOL / "ctld", SPOOL / "d", Path("/run/munge")):
-        folder.mkdir(parents=True, exist_ok=True)
-    shutil.chown("/run/munge", "munge", "munge")
-    for i in range(2):
-        gpu = Path(f"/dev/difftime-gpu{i}")
-        if not gpu.exists():
-            os.mknod(gpu, 0o666 | stat.S_IFCHR, NULL)
-            gpu.chmod(0o666)
-    memory = re.search(r"RealMemory=(\d+)", _call("slurmd", "-C"))
-    values = {"HOST": socket.gethostname().split(".")[0], "CPUS": cpus or os.cpu_count(), "MEMORY": memory[1]}
-    for name in ("slurm.conf", "gres.conf"):
-        (CONF / name).write_text(f"{MARK}.\n" + (HERE / name).read_text().format(**values))
-    if not _call("munge", "-n"):
-        subprocess.run(["runuser", "-u", "munge", "--", "munged", "--force"], check=True)
-    start("slurmctld")
-    start("slurmd")
+    def start(self, daemon: str) -> None:
+        """Start slurmctld or slurmd, and wait until it answers."""
+        subprocess.run([daemon], check=True, capture_output=True)
+        if daemon == "slurmctld":
+            wait("slurmctld", lambda: "is UP" in self.call("scontrol", "ping"))
+        else:
+            wait("the node", lambda: set(self.call("sinfo", "-h", "-o", "%t").split()) & {"idle", "mix", "alloc"})
 
+    def stop(self, daemon: str) -> None:
+        """End slurmctld, slurmd or munge; jobs go on."""
+        if (pid := self._pid(daemon)) is not None:
+            os.kill(pid, signal.SIGTERM)
+            wait(f"the end of {daemon}", lambda: self._pid(daemon) is None)
 
-def down() -> None:
-    """Cancel what runs, and end the cluster."""
-    _call("scancel", "--user", "root")
-    stop("slurmd")
-    stop("slurmctld")
+    def jobs(self) -> dict[str, dict[str, str]]:
+        """What scontrol knows of every job that it remembers, by the job's number."""
+        found = {}
+        for block in self.call("scontrol", "show", "job", "--details").split("\n\n"):
+            fields = dict(re.findall(r"(\S+?)=(\S*)", block))
+            if "JobId" in fields:
+                found[fields["JobId"]] = fields
+        return found
 
-
-if __name__ == "__main__":
-    {"up": up, "down": down}[sys.argv[1]]()
+    def down(self) -> None:
+        """Cancel what runs and end everything."""
+        self.call("scancel", "--user=root")
+        wait("the end of all jobs", lambda: not self.call("squeue", "-h"), 30)
+        for daemon in ("slurmd", "slurmctld", "munge"):
+            self.stop(daemon)
+        shutil.rmtree(self.folder)

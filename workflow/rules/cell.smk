@@ -8,7 +8,8 @@ rule cells:
     params:
         grid=STUDY.cells().canonical(),
     shell:
-        "printf '%s\\n' {params.grid:q} > {output:q} 2> {log:q}"
+        "printf '%s\\n' {params.grid:q} > {output:q}.partial 2> {log:q}"
+        " && mv {output:q}.partial {output:q}"
 
 
 rule cell:
@@ -21,7 +22,8 @@ rule cell:
     params:
         settings=cell_settings,
     shell:
-        "printf '%s\\n' {params.settings:q} > {output:q} 2> {log:q}"
+        "printf '%s\\n' {params.settings:q} > {output:q}.partial 2> {log:q}"
+        " && mv {output:q}.partial {output:q}"
 
 
 rule fetch:

@@ -21,7 +21,8 @@ rule train:
         runtime=minutes,
         gpu=gpus,
         # resources and not parameters: they change no result, so their change re-runs nothing
-        checkpoint_minutes=STUDY.checkpoint_minutes,
+        # a resource that is a number must be a whole one
+        checkpoint_minutes=str(STUDY.checkpoint_minutes),
         data_dir=STUDY.data_dir,
     params:
         code=fingerprint("verbs.train"),
