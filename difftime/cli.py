@@ -225,12 +225,33 @@ def collect(
     table: Annotated[CollectedName, typer.Argument(help="The table's name")],
     cells: Annotated[Path, typer.Option(help="The study's grid, as the pipeline writes it, beside the folder cells")],
     output: Output,
+    partial: Annotated[bool, typer.Option("--partial", help="Leave out what is not there yet, and list it")] = False,
 ) -> None:
-    """The tables of single cells as one: Parquet, Markdown and HTML."""
+    """The tables of single cells as one: Parquet, Markdown and HTML.
+
+    With --partial a second table, OUTPUT-missing, has a row for each file that is missing; and OUTPUT may not lie among
+    the study's own tables.
+    """
     from difftime import tables
 
-    parts = parse(Grid, _json(cells.read_text(), str(cells)), str(cells)).parts(table)
-    tables.save(tables.collect([cells.parent / "cells" / part for part in parts], table), table, output)
+    there, missing = _parts(cells, table)
+    if not partial:
+        there += missing
+    elif output.resolve().parent == (cells.parent / "tables").resolve():
+        raise BadSettings(f"{output} is where the whole study's table belongs. Give a partial one another folder.")
+    elif not there:
+        raise BadSettings(f"No cell has its part of the table {table} yet.")
+    tables.save(tables.collect(there, table), table, output)
+    if partial:
+        tables.save(tables.missing(missing), "missing", output.with_name(f"{output.stem}-missing.parquet"))
+        typer.echo(f"{len(missing)} of {len(there) + len(missing)} parts of {table} are missing.", err=True)
+
+
+def _parts(cells: Path, table: CollectedName) -> tuple[list[Path], list[Path]]:
+    """The files that a table is collected from: those that are there, and those that are not."""
+    grid = parse(Grid, _json(cells.read_text(), str(cells)), str(cells))
+    paths = [cells.parent / "cells" / part for part in grid.parts(table)]
+    return [path for path in paths if path.exists()], [path for path in paths if not path.exists()]
 
 
 @_verb
@@ -357,9 +378,18 @@ def figure(
 def show(
     results: Annotated[Path, typer.Argument(help="The study's results folder", file_okay=False, exists=True)],
 ) -> None:
-    """Say where a finished study's tables and figures lie, and which T is best."""
+    """Say where a finished study's tables and figures lie, and which T is best. An unfinished one is refused."""
     from difftime import tables
 
+    cells = results / "cells.json"
+    if cells.exists():
+        missing = [path for table in get_args(CollectedName) for path in _parts(cells, table)[1]]
+        if missing:
+            listed = "\n".join(f"  {path.relative_to(results)}" for path in missing)
+            raise BadSettings(
+                f"The study in {results} is not complete; these are missing:\n{listed}\nRun snakemake again, or make "
+                "tables of what is there by difftime collect --partial."
+            )
     typer.echo(tables.findings(results))
 
 

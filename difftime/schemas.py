@@ -101,6 +101,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("peak_memory", "float64", "MB", "Largest memory of the process", low=0.0),
         Column("peak_gpu_memory", "float64", "MB", "Largest memory that PyTorch took on the GPU", True, low=0.0),
     ),
+    "missing": (*CELL, _text("file", "The file in the cell's folder that is not there")),
     "elbo": (
         *CELL,
         SEED,

@@ -76,6 +76,15 @@ def collect(paths: Iterable[Path], table: str) -> pd.DataFrame:
     return pd.concat([read(path, table) for path in paths], ignore_index=True)
 
 
+def missing(paths: Iterable[Path]) -> pd.DataFrame:
+    """The table `missing` for parts of cells that are not there: .../dataset=.../sde=.../net=.../T=.../file."""
+    rows = []
+    for path in paths:
+        keys = dict(part.split("=", 1) for part in path.parts if "=" in part)
+        rows.append({key: keys[key] for key in ("dataset", "sde", "net")} | {"T": float(keys["T"]), "file": path.name})
+    return pd.DataFrame(rows) if rows else empty("missing")
+
+
 def empty(table: str) -> pd.DataFrame:
     """A table without rows, for what a study does not measure."""
     return arrow_schema(table).empty_table().to_pandas()

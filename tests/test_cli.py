@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import typer.main
 from typer.testing import CliRunner, Result
 
 import difftime
+from difftime import tables
 from difftime.cell import WEIGHTS, build
 from difftime.checkpoint import save_weights
 from difftime.cli import app
@@ -201,6 +203,62 @@ def test_an_unknown_figure_or_table_is_refused_with_the_known_ones(cell: Path, a
 
 def test_every_table_that_is_collected_has_a_measurement() -> None:
     assert {*MEASURED_BY, "runs"} == set(get_args(CollectedName))
+
+
+# Studies that are not finished
+
+
+@pytest.fixture
+def half(cell: Path, tmp_path: Path) -> Path:
+    """The results of a study of two cells, of which one is measured."""
+    grid = {
+        "study": [{"dataset": "toy", "sde": "vp", "net": "mlp", "T": [0.5, 0.7], "measure": "elbo"}],
+        "families": {"toy": "mixture"},
+    }
+    results = tmp_path / "results"
+    measured = results / "cells/dataset=toy/sde=vp/net=mlp/T=0.5"
+    measured.mkdir(parents=True)
+    (results / "cells.json").write_text(json.dumps(grid))
+    for name in ("cell.json", WEIGHTS):
+        shutil.copy(cell.parent / name, measured)
+    assert (
+        call("elbo", measured / "cell.json", "--p-noise", "standard", "--settings", '{"time_steps": 8}').exit_code == 0
+    )
+    return results
+
+
+def test_a_partial_table_has_what_is_there_and_beside_it_what_is_missing(half: Path, tmp_path: Path) -> None:
+    options = ["--cells", half / "cells.json", "--output", tmp_path / "partial/elbo.parquet"]
+    assert "T=0.7" in refusal("collect", "elbo", *options)
+    result = call("collect", "elbo", *options, "--partial")
+    assert result.exit_code == 0
+    assert "1 of 2 parts of elbo are missing." in result.stderr
+    assert set(tables.read(tmp_path / "partial/elbo.parquet", "elbo")["T"]) == {0.5}
+    missing = tables.read(tmp_path / "partial/elbo-missing.parquet", "missing")
+    assert missing.to_dict("records") == [
+        {"dataset": "toy", "sde": "vp", "net": "mlp", "T": 0.7, "file": "elbo.parquet"}
+    ]
+
+
+def test_a_partial_table_never_takes_the_place_of_a_whole_one(half: Path) -> None:
+    (half / "tables").mkdir()
+    whole = half / "tables/elbo.parquet"
+    message = refusal("collect", "elbo", "--cells", half / "cells.json", "--output", whole, "--partial")
+    assert "another folder" in message
+    assert not whole.exists()
+
+
+def test_a_partial_table_without_any_row_is_refused(half: Path, tmp_path: Path) -> None:
+    shutil.rmtree(half / "cells")
+    options = ["--cells", half / "cells.json", "--output", tmp_path / "partial/elbo.parquet", "--partial"]
+    assert refusal("collect", "elbo", *options) == "No cell has its part of the table elbo yet."
+
+
+def test_an_unfinished_study_is_not_shown_as_finished(half: Path) -> None:
+    message = refusal("show", half)
+    assert message.startswith(f"The study in {half} is not complete")
+    assert "cells/dataset=toy/sde=vp/net=mlp/T=0.7/elbo.parquet" in message
+    assert "T=0.5/elbo.parquet" not in message
 
 
 # Files with faults
