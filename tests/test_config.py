@@ -313,7 +313,7 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     "misspelt p_noise": ({"p_noise": ["standrad"]}, [("p_noise[0]:", "must be 'standard' or 'matched'", "'standrad'")]),
     "duplicate p_noise": ({"p_noise": ["matched", "matched"], "figures.draw": []}, [("p_noise[1]:", "twice")]),
     "negative seed": ({"seed": -1}, [("seed:", "must be at least 0", "-1")]),
-    "never a resume state": ({"checkpoint_minutes": 0}, [("checkpoint_minutes:", "must be above 0")]),
+    "never a resume state": ({"checkpoint_minutes": 0}, [("checkpoint_minutes:", "must be greater than 0")]),
     # images
     "path of a kind that has its own": (
         {"datasets.mnist5k.path": "pictures"},
