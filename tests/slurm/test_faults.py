@@ -25,9 +25,7 @@ def test_a_cancelled_training_goes_on(run, expected) -> None:
     assert resumed(run)
 
 
-def test_a_training_killed_from_outside_goes_on(run, expected) -> None:
-    process = run.submit()
-    run.train_job()
+def signal_training(run, number: signal.Signals) -> None:
     pids = [
         int(p.name)
         for p in Path("/proc").glob("[0-9]*")
@@ -35,7 +33,13 @@ def test_a_training_killed_from_outside_goes_on(run, expected) -> None:
     ]
     assert pids
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
+
+
+def test_a_training_killed_from_outside_goes_on(run, expected) -> None:
+    process = run.submit()
+    run.train_job()
+    signal_training(run, signal.SIGKILL)
     run.finish(process, expected)
     assert resumed(run)
 
@@ -67,8 +71,9 @@ def test_a_training_requeued_for_a_higher_priority_goes_on(run, expected) -> Non
 def test_a_training_longer_than_its_time_limit_goes_on_in_the_next_job(run, expected) -> None:
     process = run.submit()
     job = run.train_job()
+    signal_training(run, signal.SIGSTOP)  # it is too quick: Slurm looks at limits twice a minute
     run.cluster.call("scontrol", "update", f"jobid={job}", "TimeLimit=0:01")
-    run.finish(process, expected)
+    run.finish(process, expected, seconds=300)
     assert run.cluster.jobs()[job]["JobState"] == "TIMEOUT"
     assert resumed(run)
 
