@@ -1,7 +1,6 @@
 """The smoke study with `snakemake --profile slurm`: GPUs where they are asked for, and the tables of two cores."""
 
 import pytest
-import yaml
 from running import Run
 
 from benchmarks.kills import check_clean, check_same, clone
@@ -26,5 +25,11 @@ def test_the_smoke_study(cluster, tmp_path) -> None:
     check_clean(results[1])
     check_same(results[1], results[0])
     jobs = [job for number, job in cluster.jobs().items() if number not in known]
-    gpus = {job["Comment"]: job.get("GRES", "") for job in jobs}
-    print(yaml.safe_dump(gpus))
+    gpus = {job["Comment"]: job.get("TresPerJob", "") for job in jobs}
+    images = {name for name in gpus if "mnist5k" in name}
+    assert {name.split("_wildcards_")[0] for name in images} == {
+        "rule_train", "rule_bpd", "rule_image_elbo", "rule_image_samples",
+    }  # fmt: skip
+    assert all(gpus[name] == "gres:gpu:1" for name in images)
+    assert any("elbo_likelihood_samples_train" in name for name in gpus.keys() - images), "no group of small cells"
+    assert all(gpus[name] == "" for name in gpus.keys() - images)
