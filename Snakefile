@@ -32,6 +32,7 @@ localrules:
     bounds,
     summarise,
     table1,
+    table2,
     figure,
 
 

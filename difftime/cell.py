@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from difftime.checkpoint import load_weights
+from difftime.checkpoint import load_tensors, load_weights, save_weights
 from difftime.config import (
+    FITTED,
     BadSettings,
     Cell,
+    FlowNoiseSettings,
+    FullNoiseSettings,
     ImageSettings,
+    MixtureNoiseSettings,
     MixtureSettings,
     MLPSettings,
     NCSNppSettings,
@@ -28,9 +36,22 @@ from difftime.mixture import Mixture
 from difftime.nets.images import ImageNets, usable
 from difftime.nets.mlp import MLP
 from difftime.nets.ncsnpp import NCSNpp
-from difftime.pixels import Moments, mean_variance, moments
+from difftime.noise import (
+    BadNoise,
+    FlowNoise,
+    FullGaussian,
+    MixtureNoise,
+    diffuse,
+    diffused_moments,
+    fit_flow,
+    fit_mixture,
+    restored,
+    shrunk,
+    tensors,
+)
+from difftime.pixels import Moments, mean_variance, moments, scaled
 from difftime.score import NetScore
-from difftime.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
+from difftime.sde import SDE, VE, VP, Gaussian, Noise, matched_noise, standard_noise
 from difftime.streams import stream
 from difftime.train import Recipe
 
@@ -44,6 +65,8 @@ class Problem(ABC):
 
     name: str
     digest: str
+    data: str
+    """Names the data: their settings, or their pixels."""
     sde: SDE
     epsilon: float
     T: float
@@ -62,7 +85,20 @@ class Problem(ABC):
 
     @abstractmethod
     def noise(self, name: str) -> Gaussian:
-        """p_noise by its name in the configuration."""
+        """A p_noise that is not fitted, by its name in the configuration."""
+
+    @abstractmethod
+    def known_moments(self) -> Moments:
+        """Mean and covariance of the data, or of the training images, made regular if they are too few."""
+
+    @property
+    @abstractmethod
+    def points(self) -> int:
+        """How many training points a p_noise is fitted to."""
+
+    @abstractmethod
+    def noisy(self, points: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n d"]:
+        """A fresh x_T, in float64, of each of these training points."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +115,21 @@ class MixtureProblem(Problem):
         if name == "standard":
             return standard_noise(self.sde, self.T, (self.density.d,))
         return matched_noise(self.sde, self.T, self.density.mean, self.density.variance)
+
+    def known_moments(self) -> Moments:
+        return Moments(self.density.mean, self.density.covariance)
+
+    @property
+    def points(self) -> int:
+        return self.size
+
+    @cached_property
+    def sample(self) -> Tensor:
+        """Points for a p_noise, which is the same for all seeds: no seed's training points."""
+        return self.density.sample(self.size, stream(f"{self.data}", "p_noise data"))
+
+    def noisy(self, points: Tensor, generator: torch.Generator) -> Tensor:
+        return diffuse(self.sample[points], self.sde, self.T, generator)
 
 
 @dataclass(frozen=True)
@@ -101,6 +152,18 @@ class ImageProblem(Problem):
         if name == "standard":
             return standard_noise(self.sde, self.T, (self.images.d,))
         return matched_noise(self.sde, self.T, self.moments.mean, self.moments.covariance.diagonal())
+
+    def known_moments(self) -> Moments:
+        return Moments(self.moments.mean, shrunk(self.moments.covariance, self.points))
+
+    @property
+    def points(self) -> int:
+        return len(self.images.train)
+
+    def noisy(self, points: Tensor, generator: torch.Generator) -> Tensor:
+        images = self.images.train[points]
+        x0 = scaled(images, torch.rand(images.shape, generator=generator)).flatten(1)
+        return diffuse(x0, self.sde, self.T, generator)
 
 
 def build_sde(settings: SDESettings) -> SDE:
@@ -162,7 +225,8 @@ def build(
             density.d, network.width, network.depth, network.activation, network.time_features, generators
         )  # fmt: skip
         score = NetScore(net, sde, network.predicts, network.scale_input, density.variance.mean().item())
-        return MixtureProblem(**common, score=score, density=density, size=cell.data.samples)
+        data = hashlib.sha256(cell.data.canonical().encode()).hexdigest()
+        return MixtureProblem(**common, data=data, score=score, density=density, size=cell.data.samples)
     if isinstance(cell.data, ImageSettings) and isinstance(network, NCSNppSettings):
         images, place = read_images(cell.data, data_dir), torch.device(device)
         check_batch(images, cell.training.batch)
@@ -172,7 +236,7 @@ def build(
         score = NetScore(nets, sde, "noise", scale_input=scale, data_variance=variance)
         # weights and resume states belong to the pixels too: a path says nothing of what is behind it
         common["digest"] = hashlib.sha256(f"{cell.digest()} {images.digest}".encode()).hexdigest()
-        return ImageProblem(**common, score=score, images=images, flip=cell.data.flip, device=place)
+        return ImageProblem(**common, data=images.digest, score=score, images=images, flip=cell.data.flip, device=place)
     raise BadSettings(f"{cell.name}: a network of kind {network.kind} is not for data of kind {cell.data.kind}.")
 
 
@@ -180,3 +244,56 @@ def recipe(cell: Cell, checkpoint_minutes: float) -> Recipe:
     """How the cell's networks are trained. Blocks of images are short: their noise takes memory."""
     block = 100 if isinstance(cell.data, MixtureSettings) else 10
     return Recipe(**cell.training.model_dump(), checkpoint_minutes=checkpoint_minutes, block=block)
+
+
+Fitted = FullGaussian | MixtureNoise | FlowNoise
+
+
+def noise_file(folder: Path, name: str) -> Path:
+    """Where a cell's fitted p_noise is."""
+    return folder / f"noise_{name}.safetensors"
+
+
+def fit_noise(
+    problem: Problem, settings: FullNoiseSettings | MixtureNoiseSettings | FlowNoiseSettings, seed: str
+) -> Fitted:
+    """A p_noise fitted to x_T of the training data. Raises BadNoise if they do not suffice."""
+    options = settings.model_dump(exclude={"kind"})
+    if isinstance(settings, MixtureNoiseSettings):
+        d = len(problem.known_moments().mean)
+        return fit_mixture(problem.noisy, problem.points, d, **options, seed=seed)
+    gaussian = FullGaussian.of(*diffused_moments(problem.sde, problem.T, *problem.known_moments()))
+    if isinstance(settings, FullNoiseSettings):
+        return gaussian
+    return fit_flow(problem.noisy, gaussian, problem.points, **options, seed=seed)
+
+
+def _fitted_to(problem: Problem) -> dict[str, str]:
+    """What a p_noise is fitted to, in the words of an error."""
+    return {"T": f"{problem.T:g}", "SDE": repr(problem.sde), "data": problem.data}
+
+
+def save_noise(path: Path, problem: Problem, name: str, noise: Fitted, form: dict[str, int]) -> None:
+    """Write a fitted p_noise with what it was fitted to; `form` has the sizes of a flow."""
+    owner = _fitted_to(problem) | {"p_noise": name, "form": form}
+    save_weights(path, tensors(noise), json.dumps(owner, sort_keys=True))
+
+
+def load_noise(path: Path, problem: Problem, name: str) -> Fitted:
+    """What `save_noise` wrote. Raises BadFile if it is damaged, BadNoise if it is absent or not of this cell's x_T."""
+    if not path.exists():
+        raise BadNoise(f"{path} does not exist: fit it by `difftime fit-noise cell.json --p-noise {name}`.")
+    remedy = f"Delete {path} and run again: it will be fitted anew."
+    owner, parts = load_tensors(path, remedy)
+    made = json.loads(owner)
+    for what, own in (_fitted_to(problem) | {"p_noise": name}).items():
+        if made.get(what) != own:
+            raise BadNoise(f"{path} was fitted to other {what} than the cell's: {made.get(what)}, not {own}. {remedy}")
+    return restored(name, parts, made["form"])
+
+
+def p_noises(problem: Problem, names: Sequence[str], folder: Path) -> list[Noise]:
+    """The p_noises of these names, fitted ones from the cell's `folder`. Raises BadFile or BadNoise."""
+    return [
+        load_noise(noise_file(folder, name), problem, name) if name in FITTED else problem.noise(name) for name in names
+    ]

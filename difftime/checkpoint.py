@@ -47,17 +47,23 @@ def load_weights(path: Path, cell: str) -> dict[str, Tensor]:
             f"{path} does not exist: the cell is not trained. Run `difftime train` on the cell.json beside it."
         )
     remedy = f"Delete {path} and run again: the cell will be trained anew."
+    trained_for, tensors = load_tensors(path, remedy)
+    if trained_for != cell:
+        raise BadFile(f"{path} was trained with other settings than those beside it, or on other images. {remedy}")
+    return tensors
+
+
+def load_tensors(path: Path, remedy: str) -> tuple[str, dict[str, Tensor]]:
+    """What `save_weights` wrote, and for which cell. Raises BadFile, ending with the `remedy`, if it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            trained_for, _, checksum = (file.metadata() or {}).get("cell and sha256", "").rpartition(" ")
+            made_for, _, checksum = (file.metadata() or {}).get("cell and sha256", "").rpartition(" ")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise BadFile(f"{path} cannot be read as weights ({error}). {remedy}") from error
     if checksum != _checksum(tensors):
         raise BadFile(f"{path} does not match its checksum: it was damaged or altered. {remedy}")
-    if trained_for != cell:
-        raise BadFile(f"{path} was trained with other settings than those beside it, or on other images. {remedy}")
-    return tensors
+    return made_for, tensors
 
 
 def save_resume(path: Path, state: dict[str, Any]) -> None:

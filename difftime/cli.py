@@ -25,6 +25,7 @@ from difftime.config import (
     ElboSettings,
     FigureName,
     FigureSettings,
+    FittedName,
     Grid,
     ImageElboSettings,
     ImageNeeds,
@@ -32,6 +33,7 @@ from difftime.config import (
     ImageSettings,
     LikelihoodSettings,
     NoiseName,
+    NoiseSettings,
     OptimumSettings,
     SampleSettings,
     Settings,
@@ -88,6 +90,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
         "difftime.checkpoint": ["BadFile"],
         "difftime.gpus": ["NoGpu"],
         "difftime.images": ["BadImages"],
+        "difftime.noise": ["BadNoise"],
         "difftime.parallel": ["BadGroup"],
         "difftime.train": ["Diverged", "Interrupted"],
         "difftime.tables": ["BadTable"],
@@ -191,6 +194,24 @@ def train(
     job = {"data_dir": str(data_dir), "threads": threads, "checkpoint_minutes": checkpoint_minutes}
     with joined() as group, recorded(cell.parent, "train", group=group, **job):
         run(cell.parent, checkpoint_minutes=checkpoint_minutes, data_dir=data_dir, group=group)
+
+
+@_verb
+def fit_noise(
+    cell: CellFile,
+    p_noise: Annotated[FittedName, typer.Option(help="What to fit")],
+    settings: JsonText = "{}",
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+) -> None:
+    """Fit a p_noise to the x_T of a cell's training data: cell.json -> noise_NAME.safetensors."""
+    _use(threads)
+    from difftime.provenance import recorded
+    from difftime.verbs.fit_noise import run
+
+    own = getattr(parse(NoiseSettings, {p_noise: _json(settings, "--settings")}, "--settings"), p_noise)
+    with recorded(cell.parent, f"noise_{p_noise}", own, data_dir=str(data_dir), threads=threads):
+        run(cell.parent, own, p_noise, data_dir=data_dir)
 
 
 @_verb
@@ -304,6 +325,17 @@ def table1(bpd: Table, image_elbo: Table, training: Table, output: Output) -> No
         tables.read(path, name) for name, path in {"bpd": bpd, "image_elbo": image_elbo, "training": training}.items()
     ]
     tables.save_table1(tables.table1(*frames), output)
+
+
+@_verb
+def table2(
+    table1: Table,
+    output: Output,
+) -> None:
+    """The cheapest T and p_noise that cost no quality, from Table 1: Parquet, Markdown, LaTeX and HTML."""
+    from difftime import tables
+
+    tables.save_table2(tables.table2(tables.read(table1, "table1")), output)
 
 
 @_verb

@@ -34,10 +34,15 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 Measure = Literal["elbo", "likelihood", "samples"]
-NoiseName = Literal["standard", "matched"]
+FittedName = Literal["full", "mixture", "flow"]
+NoiseName = Literal["standard", "matched", "full", "mixture", "flow"]
+FITTED: tuple[FittedName, ...] = get_args(FittedName)
+"""The p_noises that are fitted to x_T, and lie in a file of the cell."""
 Family = Literal["mixture", "images"]
 """Data whose density is known, or pixels: they are measured differently."""
-FigureName = Literal["fig1", "fig2", "fig3", "fig4", "quality", "cost", "sensitivity", "table1", "images", "learning"]
+FigureName = Literal[
+    "fig1", "fig2", "fig3", "fig4", "quality", "cost", "sensitivity", "noises", "table1", "table2", "images", "learning"
+]
 CollectedName = Literal[
     "elbo",
     "likelihood",
@@ -85,13 +90,16 @@ FIGURE_TABLE: dict[FigureName, str] = {
     "quality": "samples",
     "cost": "cost",
     "sensitivity": "optimum",
+    "noises": "summary",
     "table1": "table1",
+    "table2": "table1",
     "images": "image_samples",
     "learning": "history",
 }
 """The one table that each figure shows; the summary and the optimum are drawn from the elbo table."""
 IMAGE_FIGURES: dict[FigureName, tuple[str, ...]] = {
     "table1": ("elbo", "likelihood"),
+    "table2": ("elbo", "likelihood"),
     "images": ("samples",),
     "learning": ("training",),
 }
@@ -484,6 +492,9 @@ class MixtureDatasetSettings(MixtureSettings):
 
     seeds: Count = Field(default=8, description="Models per cell, trained as one batch")
     training: TrainingSettings = TrainingSettings()
+    p_noise: Listed[NoiseName] | None = Field(
+        default=None, description="Where the reverse process starts; null: as the study says"
+    )
 
 
 class ImageDatasetSettings(ImageSettings):
@@ -491,6 +502,9 @@ class ImageDatasetSettings(ImageSettings):
 
     seeds: Count = Field(default=1, description="Models per cell, trained side by side")
     training: ImageTrainingSettings = ImageTrainingSettings()
+    p_noise: Listed[NoiseName] | None = Field(
+        default=None, description="Where the reverse process starts; null: as the study says"
+    )
     gpu: Annotated[int, Field(ge=0), NotBool] = Field(
         default=0, description="GPUs that a job asks for; several share every batch of training, and the test images"
     )
@@ -623,6 +637,7 @@ class Grid(Settings):
 
     study: Filled[Block]
     families: dict[str, Family]
+    fitted: dict[str, tuple[FittedName, ...]]
 
     def measured(self, table: str) -> list[str]:
         """The names of the cells whose rows one of the tables in MEASURED_BY collects."""
@@ -641,6 +656,10 @@ class Grid(Settings):
             f"{cell_name(keys)}/run_{VERBS[self.families[keys['dataset']], measure]}.parquet"
             for keys, block in grid(self.study)
             for measure in (None, *block.measure)
+        ] + [
+            f"{cell_name(keys)}/run_noise_{name}.parquet"
+            for keys, _ in grid(self.study)
+            for name in self.fitted[keys["dataset"]]
         ]
 
 
@@ -701,6 +720,43 @@ class ImageNeeds(Settings):
     networks: dict[str, NCSNppSettings] = Field(default={}, description="By the names in the study")
     batches: tuple[Count, ...] = Field(default=(), description="Training images in a batch")
     test_images: tuple[Count, ...] = Field(default=(), description="Test images that are measured")
+
+
+class FullNoiseSettings(Settings):
+    """The Gaussian with the mean and the covariance of x_T."""
+
+    kind: Literal["full"] = "full"
+
+
+class MixtureNoiseSettings(Settings):
+    """Gaussians with full covariances, by expectation maximisation."""
+
+    kind: Literal["mixture"] = "mixture"
+    components: Count = 4
+    draws: Count = Field(default=4, description="x_T of each training point")
+    iterations: Count = Field(default=100, description="At most")
+
+
+class FlowNoiseSettings(Settings):
+    """A neural spline flow, by maximum likelihood."""
+
+    kind: Literal["flow"] = "flow"
+    transforms: Count = 3
+    width: Count = Field(default=64, description="Of the two hidden layers of each transform")
+    steps: Count = 1000
+    batch: Count = 256
+    learning_rate: Positive = 1e-3
+    held_out: Annotated[float, Field(gt=0, lt=1), NotBool] = Field(
+        default=0.1, description="Share of the training points by which the best step is chosen"
+    )
+
+
+class NoiseSettings(Settings):
+    """How each p_noise that is fitted is fitted."""
+
+    full: FullNoiseSettings = FullNoiseSettings()
+    mixture: MixtureNoiseSettings = MixtureNoiseSettings()
+    flow: FlowNoiseSettings = FlowNoiseSettings()
 
 
 class OptimumSettings(Settings):
@@ -819,7 +875,10 @@ class Study(Settings):
     datasets: dict[Name, DatasetSettings] = Field(min_length=1)
     sdes: dict[Name, SDESettings] = Field(min_length=1)
     nets: dict[Name, NetSettings] = Field(min_length=1)
-    p_noise: Listed[NoiseName] = ("standard", "matched")
+    p_noise: Listed[NoiseName] = Field(
+        default=("standard", "matched"), description="Where the reverse process starts; a data set may have its own"
+    )
+    noise: NoiseSettings = NoiseSettings()
     study: Filled[Block] = Field(description="The grid")
     elbo: ElboSettings = ElboSettings()
     likelihood: LikelihoodSettings = LikelihoodSettings()
@@ -869,10 +928,9 @@ class Study(Settings):
         known = "study" in info.data and "datasets" in info.data
         faults = _not_measured(figures, info.data["study"], families) if known else []
         noises = info.data.get("p_noise", [figures.p_noise])
-        if figures.draw and figures.p_noise not in noises:
-            faults.append(
-                fault(f"must be one of the study's p_noise, {', '.join(noises)}", figures.p_noise, ("p_noise",))
-            )
+        own = getattr(info.data.get("datasets", {}).get(figures.dataset), "p_noise", None) or noises
+        if figures.draw and figures.p_noise not in own:
+            faults.append(fault(f"must be one of the study's p_noise, {', '.join(own)}", figures.p_noise, ("p_noise",)))
         refuse(faults)
         return figures
 
@@ -882,7 +940,15 @@ class Study(Settings):
 
     def cells(self) -> Grid:
         """What `collect` has to know of this study."""
-        return Grid(study=self.study, families={name: family(data) for name, data in self.datasets.items()})
+        return Grid(
+            study=self.study,
+            families={name: family(data) for name, data in self.datasets.items()},
+            fitted={name: [one for one in self.noises(name) if one in FITTED] for name in self.datasets},
+        )
+
+    def noises(self, dataset: str) -> tuple[NoiseName, ...]:
+        """Where the reverse process of the cells on some data starts."""
+        return self.datasets[dataset].p_noise or self.p_noise
 
     def needs(self, dataset: str) -> ImageNeeds:
         """What the cells on some images are going to need of them."""

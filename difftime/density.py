@@ -38,7 +38,7 @@ from jaxtyping import Float
 from scipy.linalg.lapack import dgtsv
 from torch import Tensor
 
-from difftime.sde import SDE, Gaussian
+from difftime.sde import SDE, Noise
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -124,7 +124,7 @@ class Clock:
 def reverse_sde_density(
     sde: SDE,
     score: Score,
-    noises: Sequence[Gaussian],
+    noises: Sequence[Noise],
     T: float,
     epsilon: float,
     *,
@@ -199,12 +199,12 @@ def check_settings(T: float, epsilon: float, data_variance: float, cells: int, s
         raise ValueError(f"At least 16 cells and 2 steps are needed; asked for were {cells} and {steps}.")
 
 
-def noise_in_y(noise: Gaussian, clock: Clock) -> tuple[float, float]:
+def noise_in_y(noise: Noise, clock: Clock) -> tuple[float, float]:
     """Mean and standard deviation of p_noise in the coordinate y at time T."""
-    return (noise.mean.item() - clock.centre[0]) / clock.scale[0], math.sqrt(noise.variance.item()) / clock.scale[0]
+    return (noise.mean.item() - clock.centre[0]) / clock.scale[0], math.sqrt(noise.spread.item()) / clock.scale[0]
 
 
-def domain(noises: Sequence[Gaussian], clock: Clock, reach: float) -> tuple[float, float]:
+def domain(noises: Sequence[Noise], clock: Clock, reach: float) -> tuple[float, float]:
     """The ends of the grid in y, at `reach` or where p_noise ends."""
     moments = [noise_in_y(noise, clock) for noise in noises]
     low = min(mean - NOISE_REACH * deviation for mean, deviation in moments)
@@ -212,7 +212,7 @@ def domain(noises: Sequence[Gaussian], clock: Clock, reach: float) -> tuple[floa
     return min(-reach, low), max(reach, high)
 
 
-def check_noises_are_resolved(noises: Sequence[Gaussian], clock: Clock, grid: Grid) -> None:
+def check_noises_are_resolved(noises: Sequence[Noise], clock: Clock, grid: Grid) -> None:
     """Raises ValueError if a p_noise is narrower than one cell of the coarsest grid."""
     for noise in noises:
         mean, deviation = noise_in_y(noise, clock)
@@ -226,7 +226,7 @@ def check_noises_are_resolved(noises: Sequence[Gaussian], clock: Clock, grid: Gr
 
 
 def solve(
-    score: Score, noises: Sequence[Gaussian], grid: Grid, clock: Clock, seeds: int
+    score: Score, noises: Sequence[Noise], grid: Grid, clock: Clock, seeds: int
 ) -> Float[np.ndarray, "noises seeds n"]:
     """Probabilities of the cells at epsilon by one solve; NaN for seeds whose score was not finite, or diverged.
 
@@ -246,7 +246,7 @@ def solve(
     return mass
 
 
-def initial_mass(noises: Sequence[Gaussian], grid: Grid, clock: Clock) -> Float[np.ndarray, "n noises"]:
+def initial_mass(noises: Sequence[Noise], grid: Grid, clock: Clock) -> Float[np.ndarray, "n noises"]:
     """Probabilities of the cells under each p_noise."""
     x = torch.from_numpy(clock.centre[0] + clock.scale[0] * grid.nodes)[:, None]
     log_q = torch.stack([noise.log_prob(x) for noise in noises], dim=-1).numpy()

@@ -4,9 +4,10 @@
                   = -entropy - KL - G                 Eq. 11    I = K + G
 
 The integrals run from epsilon to T, so the ELBO bounds the density of x_epsilon under the reverse SDE, and `entropy`
-is that of p(x, epsilon). The prior term and R have closed forms. For one-dimensional data everything else is a
-quadrature, in lambda = log(sigma²/alpha²), where the weight g² dt of Eqs. 6 and 7 becomes sigma² d lambda; in more
-dimensions the expectations over x are Monte Carlo estimates with standard errors.
+is that of p(x, epsilon). R has a closed form, and so has the prior term where the coordinates of p_noise are independent.
+For one-dimensional data everything else is a quadrature, in lambda = log(sigma²/alpha²), where the weight g² dt of
+Eqs. 6 and 7 becomes sigma² d lambda; in more dimensions the expectations over x are Monte Carlo estimates with standard
+errors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from difftime.mixture import Mixture, gauss_legendre, nodes
 from difftime.score import Score
-from difftime.sde import SDE, Gaussian
+from difftime.sde import SDE, Gaussian, Noise
 from difftime.streams import stream
 
 ENDS = 64
@@ -87,19 +88,23 @@ def expected_log_density(p: Mixture, *, points: int, seed: str) -> float:
     return at.expectation(p.log_prob(at.x))[0].item()
 
 
-def end_terms(p: Mixture, sde: SDE, noise: Gaussian, T: float, epsilon: float, *, points: int, seed: str) -> Ends:
+def end_terms(p: Mixture, sde: SDE, noise: Noise, T: float, epsilon: float, *, points: int, seed: str) -> Ends:
     """KL[p(x,T) || p_noise] of Eq. 8, the prior term, the entropy of p(x, epsilon), and R_epsilon(T) of Eq. 5."""
     start, end = p.diffused(sde, epsilon), p.diffused(sde, T)
     at_start, at_end = (
         nodes(density, points * ENDS, stream(seed, place))
         for density, place in ((start, "elbo start"), (end, "elbo end"))
     )
-    kl, kl_se = at_end.expectation(end.log_prob(at_end.x) - noise.log_prob(at_end.x))
+    log_noise = noise.log_prob(at_end.x)
+    kl, kl_se = at_end.expectation(end.log_prob(at_end.x) - log_noise)
+    # the moments of x_T suffice where the coordinates of p_noise are independent
+    closed = isinstance(noise, Gaussian)
+    prior = noise.expected_log_prob(end.mean, end.variance) if closed else at_end.expectation(log_noise)[0]
     entropy, entropy_se = at_start.expectation(-start.log_prob(at_start.x))
     return Ends(
         kl=kl.item(),
         kl_se=kl_se.item(),
-        prior=noise.expected_log_prob(end.mean, end.variance).item(),
+        prior=prior.item(),
         entropy=entropy.item(),
         entropy_se=entropy_se.item(),
         R=p.d * sde.R(T, epsilon),

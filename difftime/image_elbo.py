@@ -3,9 +3,10 @@
     E log q_SDE(x_epsilon) >= prior - I + R             Eq. 4, over the x_epsilon that come from one x_0
               log q(x_0)   >= prior - I + R + residual
 
-Nothing but x_0 and the score enters, so every term has a value per image. The prior term E log p_noise(x_T) and R have
-closed forms. I is a Monte Carlo estimate, uniform in lambda = log(sigma²/alpha²), which makes the weight of Eq. 6
-constant: I = ½ ∫ E||z_hat - z||² d lambda, with z_hat = -sigma s, the score's estimate of z.
+Nothing but x_0 and the score enters, so every term has a value per image. R and, for a Gaussian p_noise, the prior term
+E log p_noise(x_T) have closed forms; for another p_noise a few draws of x_T suffice (`Noise.prior`). I is a Monte Carlo
+estimate, uniform in lambda = log(sigma²/alpha²), which makes the weight of Eq. 6 constant: I = ½ ∫ E||z_hat - z||² d lambda,
+with z_hat = -sigma s, the score's estimate of z.
 
 The residual leads from x_epsilon back to x_0. The decoder is p(x_0|x_epsilon) = N(m, (sigma/alpha)² I) at epsilon, with
 Tweedie's mean m = (x_epsilon + sigma² s)/alpha = x_0 + (sigma/alpha)(z - z_hat), and by Jensen's inequality
@@ -34,7 +35,7 @@ from scipy.special import gammainc, gammainccinv
 from torch import Tensor
 
 from difftime.score import Score
-from difftime.sde import SDE, Gaussian, expand
+from difftime.sde import SDE, Noise, expand
 from difftime.streams import stream
 
 GOLDEN = (5**0.5 - 1) / 2
@@ -65,7 +66,7 @@ class ImageElbo:
 def image_elbo(
     score: Score,
     sde: SDE,
-    noises: Sequence[Gaussian],
+    noises: Sequence[Noise],
     x0: Float[Tensor, "n d"],
     T: float,
     epsilon: float,
@@ -79,7 +80,8 @@ def image_elbo(
 ) -> ImageElbo:
     """The ELBO of dequantised images `x0` under each of the models in `score`, one per name in `seeds`.
 
-    I is estimated from `pairs` pairs of evaluations of the network per image, the residual from `end_pairs`. The
+    I is estimated from `pairs` pairs of evaluations of the network per image, the residual and the prior term from
+    `end_pairs`, where that has no closed form. The
     network, on `device` (default: that of x0), sees `batch` images at once. The random numbers of an image depend on
     the model's name and on its place in the data set, `indices`: not on the batch, or on where a run was cut.
     """
@@ -91,8 +93,8 @@ def image_elbo(
     prior, path, end = [], [], []
     for part in torch.arange(n).split(batch):
         x, index = x0[part.to(x0.device)].cpu().double(), indices.cpu()[part]
-        moments = (alpha_T * x, sde.variance(ends[1]))
-        prior.append(torch.stack([noise.to("cpu").expected_log_prob(*moments) for noise in noises]))
+        z = end_noise(d, seeds[0], index, end_pairs)
+        prior.append(torch.stack([noise.to("cpu").prior(alpha_T * x, sde.variance(ends[1]), z) for noise in noises]))
         x = x.to(device or x0.device).expand(len(seeds), -1, -1)
         path.append(squared_error(score, sde, x, times[:, part], streams(seeds, "elbo path", index)))
         end.append(squared_error(score, sde, x, at_epsilon[:, part], streams(seeds, "elbo residual", index)))
@@ -140,6 +142,13 @@ def squared_error(
             z_hat = -expand(sde.sigma(t), z) * score(sde.perturb(x0, t, z), t)
             total += (z_hat - z).square().sum(-1)
     return total.cpu() / times.shape[2]
+
+
+def end_noise(d: int, seed: str, indices: Int[Tensor, " n"], pairs: int) -> Float[Tensor, "draws n d"]:
+    """Antithetic z of x_T, the same for all models of a cell, as the prior term is."""
+    generators = streams([seed], "elbo prior", indices)
+    drawn = [normal(d, generators)[0] for _ in range(pairs)]
+    return torch.stack([z for one in drawn for z in (one, opposite(one))])
 
 
 def normal(d: int, generators: list[list[torch.Generator]]) -> Float[Tensor, "seeds batch d"]:

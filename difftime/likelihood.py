@@ -15,7 +15,7 @@ from torch import Tensor
 
 from difftime.ode import solve
 from difftime.score import Divergence, Score, divergence
-from difftime.sde import SDE, Gaussian
+from difftime.sde import SDE, Noise
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class OdeLikelihood:
 def ode_likelihood(
     score: Score,
     sde: SDE,
-    noises: Sequence[Gaussian],
+    noises: Sequence[Noise],
     x: Float[Tensor, "seeds points d"],
     T: float,
     epsilon: float,

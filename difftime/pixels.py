@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
-from difftime.sde import SDE, Gaussian
-
 LEVELS = 256
 SCALE = LEVELS / 2
 """Grey levels per unit of the scaled data: [0, 256] becomes [-1, 1]."""
@@ -71,31 +69,3 @@ def mean_variance(images: UInt8[Tensor, "n C H W"], block: int = 2048) -> float:
     total = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0)
     square = torch.stack([part.double().square().sum(0) for part in parts]).sum(0)
     return ((square * n - total**2).mean().item() / n**2 + 1 / 12) / SCALE**2
-
-
-class Bracket(NamedTuple):
-    """Two numbers with the truth between them, in nats per image."""
-
-    lower: float
-    upper: float
-
-
-def kl_bracket(
-    mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"], sde: SDE, T: float, noise: Gaussian
-) -> Bracket:
-    """KL[p(x, T) || p_noise] of Eq. 11, which no score enters, between closed forms in the data's moments m and C.
-
-    Upper: E KL[q(x_T|x_0) || p_noise], exact for a single data point. Lower: the KL of N(alpha m, alpha² C + sigma² I),
-    the Gaussian with the moments of x_T, exact for Gaussian data. The truth is the upper one less the information that
-    x_T has about x_0, which is at most that of a Gaussian channel, ½ log det(I + (alpha/sigma)² C): their difference.
-    """
-    t = torch.tensor(T, dtype=torch.float64)
-    alpha, variance = sde.alpha(t).to(mean.device), sde.variance(t).to(mean.device)
-    spread, centre = noise.variance.flatten(), noise.mean.flatten()
-    excess = variance / spread - 1
-    moved = (alpha**2 * covariance.diagonal() + (alpha * mean - centre) ** 2) / spread
-    upper = 0.5 * (excess - excess.log1p() + moved).sum().item()
-    ratio = (alpha**2 / variance) * covariance
-    ratio.diagonal().add_(1)
-    gap = torch.linalg.cholesky(ratio).diagonal().log().sum().item()
-    return Bracket(max(upper - gap, 0.0), upper)

@@ -54,7 +54,11 @@ CELL = (
     Column("T", "float64", "SDE time", "Diffusion time", low=0.0),
 )
 SEED = _count("seed", "Index of the model within its cell")
-P_NOISE = _text("p_noise", "Where the reverse process starts: standard, or matched to the moments of p(x,T)")
+P_NOISE = _text(
+    "p_noise",
+    "Where the reverse process starts: standard; matched to mean and variance of p(x,T); full: to its covariance too; "
+    "mixture and flow: fitted to it",
+)
 SAMPLER = _text("sampler", "sde: reverse SDE by Euler-Maruyama; ode: reverse probability-flow ODE by RK45")
 EPSILON = Column("epsilon", "float64", "SDE time", "Where every integral over time begins", low=0.0)
 SOLVER = (
@@ -116,7 +120,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _nats("K_se", "Standard error of K (0: by quadrature)", low=0.0),
         _nats("R", "R(T), Eq. 5, in closed form"),
         _nats("I", "I(s, T) = K + G, Eq. 6", nullable=True),
-        _nats("prior", "E log p_noise(x_T), in closed form"),
+        _nats("prior", "E log p_noise(x_T): in closed form for independent coordinates, else estimated as kl is"),
         _nats("entropy", "Entropy of p(x, epsilon)"),
         _nats("entropy_se", "Standard error of entropy (0: by quadrature)", low=0.0),
         _nats("log_p_data", "E log p_data(x) at t = 0, the ceiling of every model"),
@@ -249,16 +253,21 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _nats("elbo", "Bounds log q(x_0) of the reverse SDE and a Gaussian decoder at epsilon", nullable=True),
         _nats("elbo_se", "Standard error over the images", nullable=True, low=0.0),
         _nats("elbo_epsilon", "Eq. 4: prior - I + R; bounds E log q(x_epsilon) of the reverse SDE", nullable=True),
-        _nats("prior", "E log p_noise(x_T), in closed form"),
+        _nats("prior", "E log p_noise(x_T): in closed form for a Gaussian, else with a few draws of x_T per image"),
         _nats("I", "I(s, T), Eq. 6", nullable=True),
         _nats("I_se", "Standard error of I over the images", nullable=True, low=0.0),
         _nats("R", "R(T), Eq. 5, in closed form"),
         _nats("residual", "elbo less elbo_epsilon: the decoder's term", nullable=True),
         _nats("residual_se", "Standard error of residual over the images", nullable=True, low=0.0),
-        _nats("kl_low", "Lower bound of KL[p(x,T) || p_noise]: that of a Gaussian with the data's moments", low=0.0),
-        _nats("kl_high", "Upper bound of it: E KL[q(x_T|x_0) || p_noise]", low=0.0),
-        Column("kl_low_bpd", "float64", "bits per dimension", "kl_low per dimension", low=0.0),
-        Column("kl_high_bpd", "float64", "bits per dimension", "kl_high per dimension", low=0.0),
+        _nats(
+            "kl_low",
+            "Lower bound of KL[p(x,T) || p_noise]: that of a Gaussian with the data's moments; null: no closed form",
+            nullable=True,
+            low=0.0,
+        ),
+        _nats("kl_high", "Upper bound of it: E KL[q(x_T|x_0) || p_noise]; null likewise", nullable=True, low=0.0),
+        Column("kl_low_bpd", "float64", "bits per dimension", "kl_low per dimension", True, low=0.0),
+        Column("kl_high_bpd", "float64", "bits per dimension", "kl_high per dimension", True, low=0.0),
         _count("images", "Test images"),
         _count("pairs", "Antithetic pairs of noise per image"),
         EPSILON,
@@ -309,6 +318,24 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _count("seeds", "Models"),
         _text("weighting", "Weight in the training loss"),
         _text("device", "What it was trained on"),
+    ),
+    "table2": (
+        *CELL,
+        P_NOISE,
+        Column("bpd", "float64", "bits per dimension", "Of the cheapest choice: at most best_bpd + best_bpd_se"),
+        Column("bpd_se", "float64", "bits per dimension", "Its standard error over images and seeds", low=0.0),
+        Column("nfe", "float64", "1", "Its right-hand-side calls of RK45, mean over batches", low=0.0),
+        Column("best_T", "float64", "SDE time", "T of the best BPD of all T and p_noises", low=0.0),
+        _text("best_p_noise", "p_noise of the best BPD"),
+        Column("best_bpd", "float64", "bits per dimension", "The best BPD"),
+        Column("best_bpd_se", "float64", "bits per dimension", "Its standard error", low=0.0),
+        Column("standard_T", "float64", "SDE time", "T of the best BPD with the standard p_noise", True, low=0.0),
+        Column("standard_bpd", "float64", "bits per dimension", "That BPD", True),
+        Column("standard_bpd_se", "float64", "bits per dimension", "Its standard error", True, low=0.0),
+        Column("standard_nfe", "float64", "1", "Its right-hand-side calls", True, low=0.0),
+        Column("nfe_saved", "float64", "1", "1 - nfe / standard_nfe", True),
+        Column("steps_saved", "float64", "1", "1 - T / standard_T: of the reverse SDE's steps, which go with T", True),
+        _count("choices", "Pairs of T and p_noise, with a finite BPD of every image, that were compared"),
     ),
     "bounds": (
         *CELL,

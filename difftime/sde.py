@@ -158,20 +158,53 @@ class VE(SDE):
         return (torch.log1p(scaled) if self.from_zero else torch.log(scaled)) / (2 * self.log_ratio)
 
 
+class Noise(ABC):
+    """p_noise: where the reverse process starts. Its density is on points whose axes are the last of `x`."""
+
+    mean: Tensor
+    """Of one data point, and its shape."""
+
+    @property
+    @abstractmethod
+    def spread(self) -> Tensor:
+        """The variance of every coordinate."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p_noise(x) in nats, summed over the data axes."""
+
+    @abstractmethod
+    def sample(self, *batch: int, generator: torch.Generator) -> Tensor:
+        """Draws of shape (*batch, *data), on the generator's device."""
+
+    @abstractmethod
+    def prior(self, centre: Tensor, variance: Tensor, z: Tensor) -> Tensor:
+        """E log p_noise(x) in nats for x ~ N(centre, variance I), `variance` being a number; the shape of the batch.
+
+        In closed form where there is one, else from the standard normal draws `z` [draws, *batch, *data].
+        """
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Noise:
+        """The same density, computing on `device`."""
+
+
 @dataclass(frozen=True)
-class Gaussian:
-    """p_noise: a Gaussian with independent coordinates. `mean` and `variance` have the shape of one data point."""
+class Gaussian(Noise):
+    """A Gaussian with independent coordinates. `mean` and `variance` have the shape of one data point."""
 
     mean: Float[Tensor, " *data"]
     variance: Float[Tensor, " *data"]
 
+    @property
+    def spread(self) -> Tensor:
+        return self.variance
+
     def log_prob(self, x: Float[Tensor, "*batch"]) -> Tensor:
-        """log p_noise(x) in nats, summed over the data axes, which are the last of `x`."""
         terms = (x - self.mean) ** 2 / self.variance + torch.log(2 * math.pi * self.variance)
         return -0.5 * terms.flatten(x.ndim - self.mean.ndim).sum(-1)
 
     def sample(self, *batch: int, generator: torch.Generator) -> Tensor:
-        """Draws of shape (*batch, *data), on the generator's device."""
         z = torch.randn(*batch, *self.mean.shape, dtype=self.mean.dtype, generator=generator, device=generator.device)
         return self.mean + self.variance.sqrt() * z
 
@@ -180,8 +213,10 @@ class Gaussian:
         terms = (variance + (mean - self.mean) ** 2) / self.variance + torch.log(2 * math.pi * self.variance)
         return -0.5 * terms.flatten(mean.ndim - self.mean.ndim).sum(-1)
 
+    def prior(self, centre: Tensor, variance: Tensor, z: Tensor) -> Tensor:
+        return self.expected_log_prob(centre, variance)
+
     def to(self, device: torch.device | str) -> Gaussian:
-        """The same Gaussian with its moments on `device`."""
         return Gaussian(self.mean.to(device), self.variance.to(device))
 
 

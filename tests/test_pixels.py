@@ -13,7 +13,8 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from difftime.images import mnist5k
 from difftime.mixture import Mixture, nodes
-from difftime.pixels import bits_per_dimension, flip, kl_bracket, mean_variance, moments, scaled
+from difftime.noise import kl_bracket
+from difftime.pixels import bits_per_dimension, flip, mean_variance, moments, scaled
 from difftime.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
 
 

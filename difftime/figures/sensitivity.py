@@ -17,8 +17,8 @@ from difftime.config import FigureSettings
 from difftime.figures import style
 from difftime.published import T_STAR
 
-OFFSET = {"standard": -0.17, "matched": 0.17}
-"""Where the two p_noise lie within a network's row."""
+WIDE = 0.68
+"""How much of a network's row the p_noises share."""
 INTERVAL = "bootstrap interval over seeds"
 PLATEAU = "ELBO within one s.e. of its best"
 EDGE = "edge of the times studied, no optimum inside"
@@ -52,8 +52,10 @@ def _panel(axes: Axes, rows: pd.DataFrame, kind: str, settings: list[str]) -> No
     if kind in T_STAR:
         axes.axvline(T_STAR[kind], color=style.GREY, linewidth=0.9, linestyle=(0, (4, 2)))
         axes.set_title(f"paper: $T \\approx {T_STAR[kind]:g}$", loc="right", color=style.GREY)
+    noises = [name for name in style.P_NOISES if name in set(rows.p_noise)]
     for row in rows.itertuples():
-        _mark(axes, row, settings.index(setting(row)) + OFFSET[row.p_noise])
+        offset = WIDE * ((noises.index(row.p_noise) + 0.5) / len(noises) - 0.5)
+        _mark(axes, row, settings.index(setting(row)) + offset)
     there = {setting(row) for row in rows.itertuples()}
     for place, name in enumerate(settings):
         if name not in there:

@@ -57,8 +57,11 @@ SAMPLERS = {
     "ode": Look("probability-flow ODE, RK45", _ORANGE, "s"),
 }
 P_NOISES = {
-    "standard": Look(r"$T^*$, standard $p_\mathrm{noise}$", _BLUE, "o"),
-    "matched": Look(r"$T^*$, matched $p_\mathrm{noise}$", _VERMILION, "D"),
+    "standard": Look(r"standard $p_\mathrm{noise}$", _BLUE, "o"),
+    "matched": Look(r"matched $p_\mathrm{noise}$ (mean, variance)", _VERMILION, "D"),
+    "full": Look(r"full-covariance $p_\mathrm{noise}$", _GREEN, "^"),
+    "mixture": Look(r"mixture $p_\mathrm{noise}$", _PURPLE, "s"),
+    "flow": Look(r"flow $p_\mathrm{noise}$", _ORANGE, "v"),
 }
 OPTIMUM = Look("$T^*$ with bootstrap interval", _PURPLE, "")
 OPTIMUM_TEXT = "#9c4a8c"

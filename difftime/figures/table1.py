@@ -22,7 +22,7 @@ RISE = "BPD at the largest T + KL bracket"
 PAPER = f"{SOURCE}, Table 1"
 
 
-def _line(rows: pd.DataFrame, value: str, spread: str, measured: str) -> pd.DataFrame:
+def line_of(rows: pd.DataFrame, value: str, spread: str, measured: str) -> pd.DataFrame:
     """The curve of a value over the T at which it was measured; hollow where some of it is not finite."""
     rows = rows[rows[measured].notna()]
     lost = rows[value].isna() * rows.seeds
@@ -61,9 +61,9 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     for ((dataset, sde, net), line), (bits, calls) in zip(lines, grid, strict=True):
         own, linestyle = line.sort_values("T"), style.line_style(sde, style.sdes_of(rows))
         _rise(bits, own)
-        style.curve(bits, _line(own, "elbo_bpd", "elbo_bpd_se", "elbo_images"), ELBO, linestyle)
-        style.curve(bits, _line(own, "bpd", "bpd_se", "images"), BPD, linestyle)
-        style.curve(calls, _line(own, "nfe", "nfe_sd", "images"), NFE, linestyle)
+        style.curve(bits, line_of(own, "elbo_bpd", "elbo_bpd_se", "elbo_images"), ELBO, linestyle)
+        style.curve(bits, line_of(own, "bpd", "bpd_se", "images"), BPD, linestyle)
+        style.curve(calls, line_of(own, "nfe", "nfe_sd", "images"), NFE, linestyle)
         _paper(bits, dataset, sde, "bpd")
         _paper(calls, dataset, sde, "nfe")
         bits.set_ylabel("bits per dimension")

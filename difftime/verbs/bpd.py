@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from difftime.cell import ImageProblem
+from difftime.cell import ImageProblem, p_noises
 from difftime.checkpoint import save_resume
 from difftime.config import BpdSettings
 from difftime.files import discard
@@ -21,7 +21,7 @@ from difftime.pixels import bits_per_dimension
 from difftime.progress import Progress, Watched
 from difftime.schemas import write_rows
 from difftime.score import Hutchinson, rademacher
-from difftime.sde import Gaussian
+from difftime.sde import Noise
 from difftime.source import fingerprint
 from difftime.streams import stream
 from difftime.verbs.common import (
@@ -45,7 +45,7 @@ def _batches(images: Int[Tensor, " n"], settings: BpdSettings) -> list[tuple[int
 
 
 def _solve(
-    problem: ImageProblem, noises: Sequence[Gaussian], settings: BpdSettings, streams: str, draw: int, part: Tensor
+    problem: ImageProblem, noises: Sequence[Noise], settings: BpdSettings, streams: str, draw: int, part: Tensor
 ) -> dict[str, Tensor]:
     """log q of a batch of images [noises, seeds, batch] in nats, and what the solver did, per seed."""
     x = dequantised(problem, streams, draw, part)
@@ -65,7 +65,7 @@ def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir
     The processes of `group` solve whole batches, to which the NFE belongs: their number changes no bit.
     """
     cell, problem = open_images(folder, data_dir)
-    streams, noises = f"{cell.seed}/{cell.dataset}", [problem.noise(name) for name in p_noise]
+    streams, noises = f"{cell.seed}/{cell.dataset}", p_noises(problem, p_noise, folder)
     batches = _batches(measured_images(problem.images, settings.images), settings)
     digest = evaluation(problem, folder, settings, p_noise, fingerprint("verbs.bpd"))
     done, seconds = resumed(folder / RESUME, digest)

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from difftime.cell import WEIGHTS, ImageProblem, MixtureProblem, build
+from difftime.cell import WEIGHTS, ImageProblem, MixtureProblem, build, noise_file
 from difftime.checkpoint import BadFile, load_resume
-from difftime.config import BadSettings, Cell, Settings, read_cell
+from difftime.config import FITTED, BadSettings, Cell, Settings, read_cell
 from difftime.images import ImageData
 from difftime.parallel import ALONE, Group
 from difftime.pixels import scaled
@@ -113,8 +113,9 @@ def dequantised(problem: ImageProblem, streams: str, draw: int, part: Tensor) ->
 
 def evaluation(problem: ImageProblem, folder: Path, settings: Settings, p_noise: Sequence[str], code: str) -> str:
     """The digest of all that determines what an evaluation of the cell in `folder` finds."""
-    weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    identity = f"{problem.digest} {weights} {settings.canonical()} {p_noise} {code}"
+    files = [folder / WEIGHTS, *(noise_file(folder, name) for name in p_noise if name in FITTED)]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    identity = f"{problem.digest} {digests} {settings.canonical()} {p_noise} {code}"
     return hashlib.sha256(identity.encode()).hexdigest()
 
 

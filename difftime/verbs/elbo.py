@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from difftime.cell import p_noises
 from difftime.config import ElboSettings
 from difftime.elbo import end_terms, expected_log_density, path_terms
 from difftime.schemas import write_rows
@@ -22,8 +23,8 @@ def run(folder: Path, settings: ElboSettings, p_noise: Sequence[str]) -> None:
         seeds=cell.seeds, time_steps=settings.time_steps, points=settings.points, seed=streams,
     )  # fmt: skip
     rows = []
-    for name in p_noise:
-        ends = end_terms(p, sde, problem.noise(name), T, epsilon, points=settings.points, seed=streams)
+    for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True):
+        ends = end_terms(p, sde, noise, T, epsilon, points=settings.points, seed=streams)
         for seed, (gap, gap_se) in enumerate(zip(path.gap, path.gap_se, strict=True)):
             # Eq. 11, as its terms have the smaller Monte Carlo error; Eq. 4 is the check
             elbo = -ends.entropy - ends.kl - gap

@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difftime.cell import ImageProblem
+from difftime.cell import ImageProblem, p_noises
 from difftime.checkpoint import save_resume
 from difftime.config import ImageElboSettings
 from difftime.files import discard
 from difftime.image_elbo import ImageElbo, image_elbo, over_images
+from difftime.noise import kl_bracket
 from difftime.parallel import ALONE, Group
-from difftime.pixels import bits_per_dimension, kl_bracket
+from difftime.pixels import bits_per_dimension
 from difftime.progress import Progress, Watched
 from difftime.schemas import write_rows
-from difftime.sde import Gaussian
+from difftime.sde import Noise
 from difftime.source import fingerprint
 from difftime.verbs.common import (
     dequantised,
@@ -39,7 +40,7 @@ PER_IMAGE = ("elbo", "elbo_epsilon", "I", "prior", "residual")
 
 
 def _terms(
-    folder: Path, problem: ImageProblem, noises: Sequence[Gaussian], settings: ImageElboSettings, streams: str,
+    folder: Path, problem: ImageProblem, noises: Sequence[Noise], settings: ImageElboSettings, streams: str,
     images: Tensor, p_noise: Sequence[str], group: Group,
 ) -> ImageElbo:  # fmt: skip
     """The terms of all images, batch by batch, saved when a batch of every process is done."""
@@ -80,14 +81,14 @@ def run(
     A cut run goes on where it was. The processes of `group` take whole batches: their number changes no bit.
     """
     cell, problem = open_images(folder, data_dir)
-    noises, d = [problem.noise(name) for name in p_noise], problem.images.d
+    noises, d = p_noises(problem, p_noise, folder), problem.images.d
     part = measured_images(problem.images, settings.images)
     terms = _terms(folder, problem, noises, settings, f"{cell.seed}/{cell.dataset}", part, p_noise, group)
     if not group.first:
         return
     rows, single = [], []
     for i, (name, noise) in enumerate(zip(p_noise, noises, strict=True)):
-        low, high = kl_bracket(*problem.moments, problem.sde, problem.T, noise)
+        bracket = kl_bracket(*problem.moments, problem.sde, problem.T, noise)
         for seed in range(cell.seeds):
             key = keys(cell) | {"seed": seed, "p_noise": name}
             values = {
@@ -100,8 +101,9 @@ def run(
                 "elbo_bpd_se": finite(means["elbo"].se / (d * LN2)),
                 "elbo_se": finite(means["elbo"].se), "I_se": finite(means["I"].se),
                 "residual_se": finite(means["residual"].se), "R": terms.R,
-                "kl_low": low, "kl_high": high,
-                "kl_low_bpd": low / (d * LN2), "kl_high_bpd": high / (d * LN2),
+                "kl_low": bracket and bracket.lower, "kl_high": bracket and bracket.upper,
+                "kl_low_bpd": bracket and bracket.lower / (d * LN2),
+                "kl_high_bpd": bracket and bracket.upper / (d * LN2),
                 "images": len(part), "pairs": settings.pairs, "epsilon": problem.epsilon,
                 "data_digest": problem.images.digest,
             })  # fmt: skip

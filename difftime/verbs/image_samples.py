@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from difftime.cell import p_noises
 from difftime.config import ImageSampleSettings
 from difftime.pixels import SCALE
 from difftime.progress import Watched
@@ -23,8 +24,7 @@ def run(folder: Path, settings: ImageSampleSettings, p_noise: Sequence[str], *, 
     steps, place = math.ceil(settings.steps_per_unit_time * problem.T), problem.device
     channels, size, _ = problem.images.shape
     rows = []
-    for name in p_noise:
-        noise = problem.noise(name)
+    for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True):
         x = torch.stack([noise.sample(settings.images, generator=stream(seed, "x_T")) for seed in problem.seeds])
         generators = [stream(seed, "reverse SDE", device=place) for seed in problem.seeds]
         with memory_for("image_samples.images", settings.images):

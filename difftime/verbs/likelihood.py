@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difftime.cell import MixtureProblem
+from difftime.cell import MixtureProblem, p_noises
 from difftime.config import LikelihoodSettings
 from difftime.density import expected_log_q, reverse_sde_density
 from difftime.likelihood import ode_likelihood
 from difftime.schemas import write_rows
-from difftime.sde import Gaussian
+from difftime.sde import Noise
 from difftime.streams import stream
 from difftime.verbs.common import finite, keys, log, open_mixture
 
 
 def _reverse_sde(
-    problem: MixtureProblem, noises: Sequence[Gaussian], settings: LikelihoodSettings
+    problem: MixtureProblem, noises: Sequence[Noise], settings: LikelihoodSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """E log q under the reverse SDE, its numerical error, and the probability that left the grid, [noises, seeds].
 
@@ -51,7 +51,7 @@ def run(folder: Path, settings: LikelihoodSettings, p_noise: Sequence[str]) -> N
     cell, problem = open_mixture(folder)
     start = problem.density.diffused(problem.sde, problem.epsilon)
     x = torch.stack([start.sample(settings.points, stream(seed, "held-out points")) for seed in problem.seeds])
-    noises = [problem.noise(name) for name in p_noise]
+    noises = p_noises(problem, p_noise, folder)
     ode = ode_likelihood(
         problem.score, problem.sde, noises, x, problem.T, problem.epsilon,
         rtol=settings.rtol, atol=settings.atol, max_evaluations=settings.max_evaluations,

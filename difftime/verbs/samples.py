@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from difftime.cell import MixtureProblem as Problem
+from difftime.cell import p_noises
 from difftime.config import Cell, SampleSettings
 from difftime.quality import (
     histogram,
@@ -23,14 +24,14 @@ from difftime.quality import (
 )
 from difftime.sample import reverse_ode, reverse_sde
 from difftime.schemas import Row, write_rows
-from difftime.sde import Gaussian
+from difftime.sde import Noise
 from difftime.streams import stream
 from difftime.verbs.common import finite, keys, log, open_mixture
 
 OUTPUTS = ("samples", "modes", "histogram", "cost")
 
 
-def _draw(problem: Problem, noise: Gaussian, sampler: str, settings: SampleSettings) -> tuple[Tensor, Tensor]:
+def _draw(problem: Problem, noise: Noise, sampler: str, settings: SampleSettings) -> tuple[Tensor, Tensor]:
     """Samples [seeds, points, d] in float64, and each seed's number of score evaluations."""
     x = torch.stack([noise.sample(settings.points, generator=stream(seed, "x_T")) for seed in problem.seeds])
     if sampler == "ode":
@@ -99,9 +100,11 @@ def _cost_row(nfe: Tensor, seconds: float, points: int) -> Row:
     return {"points": points, "seeds": len(nfe), "nfe": nfe.mean().item(), "nfe_se": se, "seconds": seconds}
 
 
-def _measure(cell: Cell, problem: Problem, name: str, sampler: str, settings: SampleSettings) -> dict[str, list[Row]]:
+def _measure(
+    cell: Cell, problem: Problem, name: str, noise: Noise, sampler: str, settings: SampleSettings
+) -> dict[str, list[Row]]:
     start = time.perf_counter()
-    x, nfe = _draw(problem, problem.noise(name), sampler, settings)
+    x, nfe = _draw(problem, noise, sampler, settings)
     seconds = time.perf_counter() - start
     kind = {"p_noise": name, "sampler": sampler}
     shares, truth = mode_shares(x, problem.density), true_shares(problem.density)
@@ -119,7 +122,11 @@ def _measure(cell: Cell, problem: Problem, name: str, sampler: str, settings: Sa
 def run(folder: Path, settings: SampleSettings, p_noise: Sequence[str]) -> None:
     """Read the trained cell in `folder`; write samples.parquet, modes.parquet, histogram.parquet and cost.parquet."""
     cell, problem = open_mixture(folder)
-    parts = [_measure(cell, problem, name, sampler, settings) for name in p_noise for sampler in ("sde", "ode")]
+    parts = [
+        _measure(cell, problem, name, noise, sampler, settings)
+        for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True)
+        for sampler in ("sde", "ode")
+    ]
     for table in OUTPUTS:
         write_rows(folder / f"{table}.parquet", table, [row for part in parts for row in part[table]])
     log.info("%d samples per seed, sampler and p_noise: %s", settings.points, folder / "samples.parquet")

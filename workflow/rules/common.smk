@@ -11,6 +11,7 @@ from snakemake.utils import Paramspace, min_version
 
 from difftime.config import (
     FIGURE_TABLE,
+    FITTED,
     MEASURED_BY,
     BadSettings,
     family,
@@ -38,7 +39,10 @@ CELLS = Paramspace(pd.DataFrame([keys for keys, _ in GRID]), param_sep="=")
 CELL = f"{RESULTS}/cells/{CELLS.wildcard_pattern}"
 LOG = f"{RESULTS}/logs/{CELLS.wildcard_pattern}"
 BENCHMARK = f"{RESULTS}/benchmarks/{CELLS.wildcard_pattern}"
-NOISES = " ".join(f"--p-noise {name}" for name in STUDY.p_noise)
+NOISES = {
+    name: " ".join(f"--p-noise {noise}" for noise in STUDY.noises(name))
+    for name in STUDY.datasets
+}
 MEASURED = {table: STUDY.cells().measured(table) for table in MEASURED_BY}
 TABLES = [table for table in MEASURED_BY if MEASURED[table]]
 if MEASURED["elbo"]:
@@ -46,7 +50,7 @@ if MEASURED["elbo"]:
 if MEASURED["elbo"] and MEASURED["likelihood"]:
     TABLES += ["bounds"]
 if MEASURED["bpd"] and MEASURED["image_elbo"]:
-    TABLES += ["table1"]
+    TABLES += ["table1", "table2"]
 TABLES += ["runs"]
 
 
@@ -55,6 +59,7 @@ wildcard_constraints:
     sde="[^/=]+",
     net="[^/=]+",
     T="[^/=]+",
+    noise="|".join(FITTED),
 
 
 def cell_settings(wildcards):
@@ -86,6 +91,22 @@ def images_of(wildcards):
     if family(STUDY.datasets[wildcards.dataset]) == "mixture":
         return []
     return f"{RESULTS}/data/{wildcards.dataset}.json"
+
+
+def noises(wildcards):
+    """Where the reverse process of a cell starts, as options of its measurements."""
+    return NOISES[wildcards.dataset]
+
+
+def fitted(wildcards):
+    """The files of the p_noises that are fitted."""
+    names = [name for name in STUDY.noises(wildcards.dataset) if name in FITTED]
+    return [f"{CELL}/noise_{name}.safetensors".format(**wildcards) for name in names]
+
+
+def noise_settings(wildcards):
+    """How a p_noise is fitted, as JSON."""
+    return getattr(STUDY.noise, wildcards.noise).canonical()
 
 
 def figure_table(wildcards):

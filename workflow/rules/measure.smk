@@ -1,7 +1,37 @@
+rule fit_noise:
+    input:
+        images_of,
+        cell=f"{CELL}/cell.json",
+    output:
+        noise=f"{CELL}/noise_{{noise}}.safetensors",
+        run=f"{CELL}/run_noise_{{noise}}.parquet",
+    log:
+        f"{LOG}/noise_{{noise}}.log",
+    benchmark:
+        f"{BENCHMARK}/noise_{{noise}}.tsv"
+    group:
+        small
+    conda:
+        "../../environment.yml"
+    threads: cpus
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+        gpu=0,
+        data_dir=STUDY.data_dir,
+    params:
+        settings=noise_settings,
+        code=fingerprint("verbs.fit_noise"),
+    shell:
+        "difftime fit-noise {input.cell:q} --p-noise {wildcards.noise} --settings {params.settings:q}"
+        " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"
+
+
 rule elbo:
     input:
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
+        noises=fitted,
     output:
         elbo=f"{CELL}/elbo.parquet",
         run=f"{CELL}/run_elbo.parquet",
@@ -20,7 +50,7 @@ rule elbo:
         gpu=0,
     params:
         settings=STUDY.elbo.canonical(),
-        noises=NOISES,
+        noises=noises,
         code=fingerprint("verbs.elbo"),
     shell:
         "difftime elbo {input.cell:q} {params.noises} --settings {params.settings:q}"
@@ -31,6 +61,7 @@ rule likelihood:
     input:
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
+        noises=fitted,
     output:
         likelihood=f"{CELL}/likelihood.parquet",
         run=f"{CELL}/run_likelihood.parquet",
@@ -49,7 +80,7 @@ rule likelihood:
         gpu=0,
     params:
         settings=STUDY.likelihood.canonical(),
-        noises=NOISES,
+        noises=noises,
         code=fingerprint("verbs.likelihood"),
     shell:
         "difftime likelihood {input.cell:q} {params.noises} --settings {params.settings:q}"
@@ -60,6 +91,7 @@ rule samples:
     input:
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
+        noises=fitted,
     output:
         samples=f"{CELL}/samples.parquet",
         modes=f"{CELL}/modes.parquet",
@@ -81,7 +113,7 @@ rule samples:
         gpu=0,
     params:
         settings=STUDY.samples.canonical(),
-        noises=NOISES,
+        noises=noises,
         code=fingerprint("verbs.samples"),
     shell:
         "difftime samples {input.cell:q} {params.noises} --settings {params.settings:q}"
@@ -93,6 +125,7 @@ rule bpd:
         images_of,
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
+        noises=fitted,
     output:
         bpd=f"{CELL}/bpd.parquet",
         bpd_images=f"{CELL}/bpd_images.parquet",
@@ -111,7 +144,7 @@ rule bpd:
         data_dir=STUDY.data_dir,
     params:
         settings=STUDY.bpd.canonical(),
-        noises=NOISES,
+        noises=noises,
         code=fingerprint("verbs.bpd"),
     shell:
         "difftime bpd {input.cell:q} {params.noises} --settings {params.settings:q}"
@@ -123,6 +156,7 @@ rule image_elbo:
         images_of,
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
+        noises=fitted,
     output:
         image_elbo=f"{CELL}/image_elbo.parquet",
         image_elbo_images=f"{CELL}/image_elbo_images.parquet",
@@ -141,7 +175,7 @@ rule image_elbo:
         data_dir=STUDY.data_dir,
     params:
         settings=STUDY.image_elbo.canonical(),
-        noises=NOISES,
+        noises=noises,
         code=fingerprint("verbs.image_elbo"),
     shell:
         "difftime image-elbo {input.cell:q} {params.noises} --settings {params.settings:q}"
@@ -153,6 +187,7 @@ rule image_samples:
         images_of,
         cell=f"{CELL}/cell.json",
         weights=f"{CELL}/weights.safetensors",
+        noises=fitted,
     output:
         image_samples=f"{CELL}/image_samples.parquet",
         run=f"{CELL}/run_image_samples.parquet",
@@ -170,7 +205,7 @@ rule image_samples:
         data_dir=STUDY.data_dir,
     params:
         settings=STUDY.image_samples.canonical(),
-        noises=NOISES,
+        noises=noises,
         code=fingerprint("verbs.image_samples"),
     shell:
         "difftime image-samples {input.cell:q} {params.noises} --settings {params.settings:q}"

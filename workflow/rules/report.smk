@@ -114,6 +114,27 @@ rule table1:
         " --output {output.parquet:q} > {log:q} 2>&1"
 
 
+rule table2:
+    input:
+        table1=f"{RESULTS}/tables/table1.parquet",
+    output:
+        parquet=f"{RESULTS}/tables/table2.parquet",
+        markdown=f"{RESULTS}/tables/table2.md",
+        tex=f"{RESULTS}/tables/table2.tex",
+        html=in_report("table2"),
+    log:
+        f"{RESULTS}/logs/table2.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    params:
+        code=fingerprint("tables"),
+    shell:
+        "difftime table2 --table1 {input.table1:q} --output {output.parquet:q} > {log:q} 2>&1"
+
+
 rule figure:
     input:
         table=figure_table,

@@ -1,0 +1,25 @@
+"""Fit one p_noise to x_T of one cell's training data. No score enters, so the cell need not be trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from difftime.cell import build, fit_noise, noise_file, save_noise
+from difftime.config import FittedName, FlowNoiseSettings, FullNoiseSettings, MixtureNoiseSettings, read_cell
+from difftime.verbs.common import log
+
+
+def run(
+    folder: Path,
+    settings: FullNoiseSettings | MixtureNoiseSettings | FlowNoiseSettings,
+    name: FittedName,
+    *,
+    data_dir: Path,
+) -> None:
+    """Read cell.json in `folder`; write noise_<name>.safetensors. Raises BadNoise, BadSettings or BadImages."""
+    cell = read_cell(folder / "cell.json")
+    problem = build(cell, data_dir=data_dir, precision="float32")
+    noise = fit_noise(problem, settings, f"{cell.seed}/{cell.dataset}/{name}")
+    path = noise_file(folder, name)
+    save_noise(path, problem, name, noise, settings.model_dump(include={"transforms", "width"}))
+    log.info("p_noise %s fitted to x_T of %d training points: %s", name, problem.points, path)
