@@ -734,7 +734,7 @@ class MixtureNoiseSettings(Settings):
     kind: Literal["mixture"] = "mixture"
     components: Count = 4
     draws: Count = Field(default=4, description="x_T of each training point")
-    iterations: Count = Field(default=100, description="At most")
+    iterations: Count = Field(default=500, description="At most")
 
 
 class FlowNoiseSettings(Settings):

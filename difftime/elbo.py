@@ -4,10 +4,9 @@
                   = -entropy - KL - G                 Eq. 11    I = K + G
 
 The integrals run from epsilon to T, so the ELBO bounds the density of x_epsilon under the reverse SDE, and `entropy`
-is that of p(x, epsilon). R has a closed form, and so has the prior term where the coordinates of p_noise are independent.
-For one-dimensional data everything else is a quadrature, in lambda = log(sigma²/alpha²), where the weight g² dt of
-Eqs. 6 and 7 becomes sigma² d lambda; in more dimensions the expectations over x are Monte Carlo estimates with standard
-errors.
+is that of p(x, epsilon). R has a closed form, and so has the prior term of a p_noise with independent coordinates. For
+one-dimensional data everything else is a quadrature, in lambda = log(sigma²/alpha²), where the weight g² dt of Eqs. 6
+and 7 becomes sigma² d lambda; in more dimensions the expectations over x are estimates with standard errors.
 """
 
 from __future__ import annotations

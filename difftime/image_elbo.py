@@ -5,8 +5,8 @@
 
 Nothing but x_0 and the score enters, so every term has a value per image. R and, for a Gaussian p_noise, the prior term
 E log p_noise(x_T) have closed forms; for another p_noise a few draws of x_T suffice (`Noise.prior`). I is a Monte Carlo
-estimate, uniform in lambda = log(sigma²/alpha²), which makes the weight of Eq. 6 constant: I = ½ ∫ E||z_hat - z||² d lambda,
-with z_hat = -sigma s, the score's estimate of z.
+estimate, uniform in lambda = log(sigma²/alpha²), which makes the weight of Eq. 6 constant:
+I = ½ ∫ E||z_hat - z||² d lambda, with z_hat = -sigma s, the score's estimate of z.
 
 The residual leads from x_epsilon back to x_0. The decoder is p(x_0|x_epsilon) = N(m, (sigma/alpha)² I) at epsilon, with
 Tweedie's mean m = (x_epsilon + sigma² s)/alpha = x_0 + (sigma/alpha)(z - z_hat), and by Jensen's inequality

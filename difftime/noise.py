@@ -28,6 +28,9 @@ from difftime.streams import stream
 
 log = logging.getLogger("difftime")
 
+LOOKS = 20
+"""How often a flow in training looks at the held-out points."""
+
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 """A fresh x_T, in float64, of each of the training points with these indices."""
 
@@ -209,7 +212,7 @@ def fit_mixture(draw: Draw, n: int, d: int, *, components: int, draws: int, iter
     generator = stream(seed, "p_noise mixture")
     x = torch.cat([draw(torch.arange(n), generator) for _ in range(draws)])
     start = int(torch.randint(2**31 - 1, (), generator=generator))
-    fitted = GaussianMixture(components, max_iter=iterations, random_state=start).fit(x.numpy())
+    fitted = GaussianMixture(components, tol=1e-6, max_iter=iterations, random_state=start).fit(x.numpy())
     log.info(
         "Mixture of %d: %d iterations, %s, mean log p_noise of the draws %.4f nats", components, fitted.n_iter_,
         "converged" if fitted.converged_ else "NOT CONVERGED: raise noise.mixture.iterations", fitted.lower_bound_,
@@ -221,12 +224,17 @@ def fit_mixture(draw: Draw, n: int, d: int, *, components: int, draws: int, iter
 
 
 def spline_flow(d: int, transforms: int, width: int) -> nn.Module:
-    """A flow with fresh weights from PyTorch's own generator. Raises BadNoise without zuko."""
+    """The identity, as a flow with fresh weights from PyTorch's own generator. Raises BadNoise without zuko."""
     try:
         from zuko.flows import NSF
     except ModuleNotFoundError as error:
         raise BadNoise("A p_noise of kind flow needs the package zuko, which is not there: pip install zuko") from error
-    return NSF(d, transforms=transforms, hidden_features=(width, width))
+    flow = NSF(d, transforms=transforms, hidden_features=(width, width))
+    for transform in flow.transform.transforms:
+        # splines of equal bins and unit slopes
+        for parameter in (transform.phi if d == 1 else transform.hyper[-1]).parameters():
+            nn.init.zeros_(parameter)
+    return flow
 
 
 def fit_flow(
@@ -244,8 +252,8 @@ def fit_flow(
 ) -> FlowNoise:
     """Maximum likelihood by Adam on fresh x_T of a batch of the `n` training points at each step.
 
-    Every twentieth part of the training the held-out
-    points are looked at; the weights that describe them best are kept. Raises BadNoise for fewer than 20 points.
+    The flow begins as the identity. Now and then the held-out points are looked at; the weights that describe them best
+    are kept. Raises BadNoise for fewer than 20 points.
     """
     check_enough(n, 20, "A flow, which holds some of them out,", "Leave this p_noise out.")
     order = torch.randperm(n, generator=stream(seed, "p_noise flow, held out"))
@@ -260,7 +268,8 @@ def fit_flow(
         flow = spline_flow(len(gaussian.mean), transforms, width)
     optimiser = torch.optim.Adam(flow.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    best, weights, best_step = -math.inf, {}, 0
+    start = best = _described(flow, y_apart)
+    best_step, weights = 0, {name: tensor.clone() for name, tensor in flow.state_dict().items()}
     for step in range(1, steps + 1):
         generator = stream(seed, "p_noise flow, step", step)
         points = known[torch.randint(len(known), (batch,), generator=generator)]
@@ -269,23 +278,24 @@ def fit_flow(
         loss.backward()
         optimiser.step()
         schedule.step()
-        if step % max(1, steps // 20) == 0 or step == steps:
-            with torch.no_grad():
-                value = torch.cat([flow().log_prob(part) for part in y_apart.split(1024)]).mean().item()
-            if value > best:
-                best, best_step = value, step
-                weights = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
-    if not weights:
-        raise BadNoise(f"The flow diverged: no finite likelihood in {steps} steps. Lower noise.flow.learning_rate.")
-    normal = -0.5 * (y_apart.square() + math.log(2 * math.pi)).sum(-1).mean().item()
+        if step % max(1, steps // LOOKS) == 0 and (value := _described(flow, y_apart)) > best:
+            best, best_step = value, step
+            weights = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
     log.info(
-        "Flow: best at step %d of %d, %.4f nats above the Gaussian on held-out points", best_step, steps, best - normal
+        "Flow: best at step %d of %d, %.4f nats above the Gaussian on held-out points", best_step, steps, best - start
     )
-    if best < normal:
-        log.warning("WARNING: the flow describes held-out points worse than the Gaussian it starts from, by %.4f nats.",
-                    normal - best)  # fmt: skip
+    if not best_step:
+        log.warning(
+            "WARNING: no step described held-out points better than the Gaussian: the flow is no more than that."
+        )
     flow.load_state_dict(weights)
     return FlowNoise(gaussian, frozen(flow))
+
+
+@torch.no_grad()
+def _described(flow: nn.Module, y: Float[Tensor, "n d"]) -> float:
+    """The mean log density of points in nats."""
+    return torch.cat([flow().log_prob(part) for part in y.split(1024)]).mean().item()
 
 
 def frozen(flow: nn.Module) -> nn.Module:

@@ -310,7 +310,10 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     "too few cells for a density": ({"likelihood.grid_cells": 15}, [("likelihood.grid_cells:", "at least 16", "15")]),
     "one resample, which has no standard error": ({"optimum.resamples": 1}, [("optimum.resamples:", "at least 2")]),
     "certainty": ({"optimum.confidence": 1}, [("optimum.confidence:", "must be less than 1", "found: 1")]),
-    "misspelt p_noise": ({"p_noise": ["standrad"]}, [("p_noise[0]:", "must be 'standard' or 'matched'", "'standrad'")]),
+    "misspelt p_noise": (
+        {"p_noise": ["standrad"]},
+        [("p_noise[0]:", "must be 'standard', 'matched', 'full', 'mixture' or 'flow'", "'standrad'")],
+    ),
     "duplicate p_noise": ({"p_noise": ["matched", "matched"], "figures.draw": []}, [("p_noise[1]:", "twice")]),
     "negative seed": ({"seed": -1}, [("seed:", "must be at least 0", "-1")]),
     "never a resume state": ({"checkpoint_minutes": 0}, [("checkpoint_minutes:", "must be greater than 0")]),

@@ -239,7 +239,9 @@ UNITS = {
     "quality": ["[units of $x$]", "[nats]", "[1]", "diffusion time"],
     "cost": ["[1]", "[s]", "diffusion time"],
     "sensitivity": ["diffusion time $T^*$"],
+    "noises": ["[nats]", "diffusion time"],
     "table1": ["bits per dimension", "NFE [1]", "diffusion time"],
+    "table2": ["[bits per dimension]", "NFE [1]", "diffusion time"],
     "images": [],
     "learning": ["[nats per image]", "training step"],
 }
@@ -488,6 +490,30 @@ def test_table1_is_drawn_whatever_is_null(columns: list[str], tmp_path: Path) ->
     assert {line.get_label() for axes in figure.axes for line in axes.lines} >= {PAPER}
 
 
+def test_table2_shows_every_p_noise_and_marks_the_cheapest_choice(pictures: dict[str, Figure]) -> None:
+    frame = table1().query("sde == 'vp'")
+    bits, bound, calls, trade = pictures["table2"].axes[:4]
+    for k, name in enumerate(("standard", "matched")):
+        rows = frame[frame.p_noise == name].sort_values("T")
+        assert curves(bits)[k].get_ydata() == pytest.approx(rows.bpd.to_numpy())
+        assert curves(bound)[k].get_ydata() == pytest.approx(rows.elbo_bpd.to_numpy())
+    (cost,) = curves(calls)
+    assert cost.get_ydata() == pytest.approx(frame[frame.p_noise == "standard"].sort_values("T").nfe.to_numpy())
+    choice = tables.table2(frame).iloc[0]
+    for axes, place in ((bits, (choice["T"], choice.bpd)), (trade, (choice.nfe, choice.bpd))):
+        assert [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() == "*"] == [place]
+
+
+def test_noises_shows_the_elbo_of_every_p_noise_with_its_optimum(pictures: dict[str, Figure]) -> None:
+    frame = summary()
+    for sde, axes in zip(SDES, pictures["noises"].axes, strict=True):
+        for k, name in enumerate(("standard", "matched")):
+            rows = frame[(frame.sde == sde) & (frame.net == "mlp-32x2") & (frame.p_noise == name)]
+            rows = rows[rows.quantity == "elbo"].sort_values("T")
+            assert curves(axes)[k].get_ydata() == pytest.approx(rows["mean"].to_numpy())
+            assert f"{name} {rows.T_star.iloc[0]:.2f}" in axes.get_title("right")
+
+
 def test_images_shows_the_pixels_of_the_first_seed_in_order(pictures: dict[str, Figure]) -> None:
     frame = image_samples().query("seed == 0 and p_noise == 'standard'")
     for (sde, T), axes in zip(product(SDES, IMAGE_TIMES), pictures["images"].axes, strict=True):
@@ -540,6 +566,7 @@ def test_a_figure_of_images_prints_the_settings_it_was_made_with(pictures: dict[
     said = pictures[name].texts[0].get_text()
     wanted = {
         "table1": ["images 100", "batch 50", "iterations 800", "weighting likelihood", "p_noise standard"],
+        "table2": ["images 100", "batch 50", "iterations 800", "weighting likelihood"],
         "images": ["p_noise standard", "not selected"],
         "learning": ["SDE vp, ve"],
     }
@@ -707,7 +734,8 @@ def test_every_figure_has_a_caption_of_its_own_with_its_settings() -> None:
 
 @pytest.mark.parametrize("name", [name for name in TABLES if name != "missing"])  # which is in no report
 def test_every_table_has_a_caption(name: str) -> None:
-    rule = {"optimum": "optimum", "bounds": "bounds", "summary": "summarise", "table1": "table1"}.get(name)
+    of_its_own = {name: name for name in ("optimum", "bounds", "table1", "table2")} | {"summary": "summarise"}
+    rule = of_its_own.get(name)
     text = caption("table.rst", wildcards={} if rule else {"table": name}, rule=rule or "collect", params={})
     assert not text.startswith("Units")
 

@@ -29,17 +29,14 @@ def _optimum(axes: Axes, line: pd.DataFrame, look: style.Look) -> str:
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     """One column per SDE, one line per p_noise, T* of each."""
-    names = tuple(style.P_NOISES)
-    rows = style.select(
-        frame, dataset=settings.dataset, net=settings.net, p_noise=names, quantity=("elbo", "log_p_data")
-    )
+    rows = style.select(frame, dataset=settings.dataset, net=settings.net, quantity=("elbo", "log_p_data"))
     sdes = style.sdes_of(rows)
     figure, grid = style.panels(settings, 1, len(sdes), 2.6, sharex=True, sharey=True)
     grid[0, 0].set_ylim(*value_limits(rows))
     for sde, axes in zip(sdes, grid[0], strict=True):
         own, found = rows[rows.sde == sde], []
         axes.axhline(ceiling(own), color=style.GREY, linewidth=0.9, label=style.CEILING)
-        for name in [name for name in names if name in set(own.p_noise)]:
+        for name in [name for name in style.P_NOISES if name in set(own.p_noise)]:
             line = own[(own.p_noise == name) & (own.quantity == "elbo")]
             style.curve(axes, line, style.P_NOISES[name], style.line_style(sde, sdes))
             found.append(f"{name} {_optimum(axes, line, style.P_NOISES[name])}")

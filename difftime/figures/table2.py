@@ -6,8 +6,7 @@ starts differs. The star is Table 2's choice: the fewest evaluations within one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,7 +27,7 @@ def _against_cost(axes: Axes, rows: pd.DataFrame, look: style.Look, linestyle: s
     axes.errorbar(rows.nfe, rows.bpd, rows.bpd_se, **options, label=look.label)
 
 
-def _row(axes: Sequence[Axes], line: pd.DataFrame, linestyle: str | tuple) -> None:
+def _row(axes: np.ndarray, line: pd.DataFrame, linestyle: str | tuple) -> None:
     bits, bound, calls, trade = axes
     for name, look in style.P_NOISES.items():
         own = line[line.p_noise == name].sort_values("T")

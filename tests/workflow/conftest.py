@@ -26,7 +26,10 @@ STUDY = {
             "weights": [1.0], "means": [0.0], "stds": [1.0], "samples": 256, "seeds": 2,
             "training": {"steps": 20, "batch": 32},
         },
-        "pictures": {"kind": "npz", "path": "pictures.npz", "training": {"steps": 2, "batch": 4}},
+        "pictures": {
+            "kind": "npz", "path": "pictures.npz", "training": {"steps": 2, "batch": 4},
+            "p_noise": ["standard", "full"],
+        },
     },
     "nets": {"tiny": {"kind": "ncsnpp", "width": 4, "multipliers": [1, 2], "blocks": 1}},
     "study": [

@@ -75,7 +75,9 @@ def test_changing_a_measurement_of_images_re_runs_it_and_what_follows_only(
     clone, section: str, value, rule: str
 ) -> None:
     clone.change(**{section: value})
-    assert clone.planned() == {rule: 1, "collect": 2, "table1": 1, "figure": 1}  # its own table and that of the runs
+    assert clone.planned() == {
+        rule: 1, "collect": 2, "table1": 1, "table2": 1, "figure": 1,
+    }  # its own table and that of the runs  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,20 @@ def test_what_does_not_fit_the_images_is_refused_before_anything_is_trained(clon
     logs = clone.path / "elsewhere" / "logs"
     assert "1000 test images are asked for, but pictures has" in (logs / "fetch-pictures.log").read_text()
     assert not [*logs.rglob("train.log")]
+
+
+def test_another_p_noise_trains_nothing_and_measures_its_data_set_only(clone) -> None:
+    clone.change(datasets__pictures__p_noise=["standard", "full", "mixture"], noise__mixture__components=1)
+    planned = clone.planned()
+    assert {rule: planned[rule] for rule in ("fit_noise", "bpd", "image_elbo")} == {
+        "fit_noise": 1, "bpd": 1, "image_elbo": 1,
+    }  # fmt: skip
+    assert not planned.keys() & {"cell", "train", "elbo", "likelihood", "samples", "fetch"}
+
+
+def test_how_one_p_noise_is_fitted_concerns_no_other(clone) -> None:
+    clone.change(noise__flow__steps=7)
+    assert clone.planned() == {}
 
 
 def test_changing_the_training_of_images_leaves_the_toy_alone(clone) -> None:
