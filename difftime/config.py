@@ -637,7 +637,7 @@ class Grid(Settings):
 
     study: Filled[Block]
     families: dict[str, Family]
-    fitted: dict[str, tuple[FittedName, ...]]
+    fitted: dict[str, tuple[FittedName, ...]] = Field(default={}, description="p_noises of a data set's cells")
 
     def measured(self, table: str) -> list[str]:
         """The names of the cells whose rows one of the tables in MEASURED_BY collects."""
@@ -659,7 +659,7 @@ class Grid(Settings):
         ] + [
             f"{cell_name(keys)}/run_noise_{name}.parquet"
             for keys, _ in grid(self.study)
-            for name in self.fitted[keys["dataset"]]
+            for name in self.fitted.get(keys["dataset"], ())
         ]
 
 

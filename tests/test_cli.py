@@ -94,11 +94,11 @@ def test_every_verb_explains_itself_and_its_options(verb: str) -> None:
 def test_every_command_of_the_workflow_exists_with_its_options() -> None:
     text = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     text = re.sub(r'"\s*\n\s*"', "", text)  # a command over several lines
-    commands = re.findall(r'"difftime (\w+) ([^"]*)"', text)
+    commands = re.findall(r'"difftime ([\w-]+) ([^"]*)"', text)
     assert {verb for verb, _ in commands} >= {"train", *MEASURES, "collect", "optimum", "bounds", "summarise", "figure"}
     for verb, rest in commands:
         known = {option for parameter in COMMANDS[verb].params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", rest)) <= known
+        assert set(re.findall(r"--[a-z0-9-]+", rest)) <= known
 
 
 def test_the_version_is_the_packages() -> None:

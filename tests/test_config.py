@@ -404,8 +404,8 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     "figures of images that are measured otherwise": (
         {"study[2].measure": "elbo"},
         [
-            ("figures.draw[6]:", "table1 shows 'likelihood' of images, which no cell measures"),
-            ("figures.draw[7]:", "images shows 'samples' of images"),
+            ("figures.draw[7]:", "table1 shows 'likelihood' of images, which no cell measures"),
+            ("figures.draw[9]:", "images shows 'samples' of images"),
         ],
     ),
     # figures

@@ -365,3 +365,41 @@ def test_every_column_has_a_type_a_description_and_a_unit(table: str) -> None:
         assert column.description
         assert (column.unit == "") == (column.type in ("string", "bool"))
     assert arrow_schema(table).names == names
+
+
+def choices(*rows: tuple[float, str, float, float]) -> pd.DataFrame:
+    """A table 1 of these (T, p_noise, bpd, nfe), each BPD with a standard error of 0.03."""
+    measured = [
+        row
+        for T, p_noise, bpd, nfe in rows
+        for row in two_seeds(T, p_noise=p_noise, bpd=bpd, nfe=float(nfe))
+    ]  # fmt: skip
+    bounds = [row for T, p_noise, *_ in rows for row in two_bounds(T, p_noise=p_noise)]
+    return tables.table1(*image_tables(measured, bounds, sorted({T for T, *_ in rows})))
+
+
+def test_table2_takes_the_fewest_evaluations_within_a_standard_error_of_the_best() -> None:
+    frame = tables.table2(
+        choices(
+            (1.0, "standard", 1.90, 600), (0.6, "standard", 1.91, 400), (0.2, "standard", 2.40, 200),
+            (0.4, "full", 1.80, 300), (0.2, "full", 1.82, 200), (0.1, "full", 1.84, 150),
+        )
+    )  # fmt: skip
+    tables.check(frame, "table2", "table2")
+    (row,) = frame.itertuples()
+    assert (row.T, row.p_noise, row.bpd) == (0.2, "full", pytest.approx(1.82))
+    assert (row.best_T, row.best_p_noise, row.standard_T, row.choices) == (0.4, "full", 1.0, 6)
+    assert (row.nfe_saved, row.steps_saved) == pytest.approx((2 / 3, 0.8))
+
+
+def test_table2_leaves_out_what_failed_and_says_nothing_of_a_standard_that_was_not_measured(tmp_path: Path) -> None:
+    frame = choices((0.4, "full", 1.80, 300), (0.2, "full", 1.70, 200))
+    frame.loc[frame["T"] == 0.2, "failed"] = 1.0
+    found = tables.table2(frame)
+    assert [*found["T"]] == [0.4]
+    assert found[["standard_T", "standard_bpd", "nfe_saved", "steps_saved"]].isna().all(axis=None)
+    tables.save_table2(found, tmp_path / "table2.parquet")
+    assert "| T = 0.4, full | 1.800 ± 0.030 | 300 |" in (tmp_path / "table2.md").read_text()
+    nothing = tables.table2(frame.assign(failed=1.0))
+    tables.save_table2(nothing, tmp_path / "table2.parquet")
+    assert len(tables.read(tmp_path / "table2.parquet", "table2")) == 0
