@@ -169,4 +169,7 @@ class Cluster:
         wait("the end of all jobs", lambda: not self.call("squeue", "-h"), 30)
         for daemon in ("slurmd", "slurmctld", "munge"):
             self.stop(daemon)
+        # with a slurm.conf and no controller, every Snakemake waits nine seconds for scontrol's answer
+        for name in ("slurm.conf", "gres.conf"):
+            (ETC / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder)

@@ -40,7 +40,7 @@ rule elbo:
     benchmark:
         f"{BENCHMARK}/elbo.tsv"
     group:
-        small
+        "cell"
     conda:
         "../../environment.yml"
     threads: 1
@@ -70,7 +70,7 @@ rule likelihood:
     benchmark:
         f"{BENCHMARK}/likelihood.tsv"
     group:
-        small
+        "cell"
     conda:
         "../../environment.yml"
     threads: 1
@@ -103,7 +103,7 @@ rule samples:
     benchmark:
         f"{BENCHMARK}/samples.tsv"
     group:
-        small
+        "cell"
     conda:
         "../../environment.yml"
     threads: 1
