@@ -11,6 +11,7 @@ and 7 becomes sigma² d lambda; in more dimensions the expectations over x are e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -66,19 +67,52 @@ def path_terms(
     total = torch.zeros(2, seeds, dtype=torch.float64)
     variance = torch.zeros(2, seeds, dtype=torch.float64)
     for t, weight in zip(*time_nodes(sde, T, epsilon, time_steps), strict=True):
-        at = nodes(p.diffused(sde, t.item()), points, generator)
-        sigma2 = sde.variance(t)
-        exact = p.score(at.x, sde.alpha(t), sigma2)
-        with torch.no_grad():
-            error = score(at.x.expand(seeds, -1, -1), t) - exact
-        # K: E||∇ log p - ∇ log p(x_t|x_0)||² = D/sigma² - E||∇ log p||²
-        K = (p.d - sigma2 * exact.square().sum(-1)).expand(seeds, -1)
-        gap = sigma2 * error.square().sum(-1)
-        mean, se = at.expectation(torch.stack([K, gap]))
+        mean, se = _losses(score, p, sde, t, seeds, points, generator)
         total += 0.5 * weight * mean
         variance += (0.5 * weight * se) ** 2
     se = variance.sqrt()
     return Path(K=total[0, 0], K_se=se[0, 0], gap=total[1], gap_se=se[1])
+
+
+def _losses(
+    score: Score, p: Mixture, sde: SDE, t: Tensor, seeds: int, points: int, generator: torch.Generator
+) -> tuple[Float[Tensor, "two seeds"], Float[Tensor, "two seeds"]]:
+    """The integrands of 2 K and 2 G in lambda at one time, with standard errors."""
+    at = nodes(p.diffused(sde, t.item()), points, generator)
+    sigma2 = sde.variance(t)
+    exact = p.score(at.x, sde.alpha(t), sigma2)
+    with torch.no_grad():
+        error = score(at.x.expand(seeds, -1, -1), t) - exact
+    # K: E||∇ log p - ∇ log p(x_t|x_0)||² = D/sigma² - E||∇ log p||²
+    K = (p.d - sigma2 * exact.square().sum(-1)).expand(seeds, -1)
+    gap = sigma2 * error.square().sum(-1)
+    return at.expectation(torch.stack([K, gap]))
+
+
+def running_gap(
+    score: Score, p: Mixture, sde: SDE, times: Float[Tensor, " times"], T: float, epsilon: float, *,
+    seeds: int, time_steps: int, points: int, seed: str,
+) -> tuple[Float[Tensor, "seeds times"], Float[Tensor, "seeds times"]]:  # fmt: skip
+    """G(s, t) for every t in `times`, which rise, in one pass, and its standard errors.
+
+    G is an integral over time, so a model trained up to T says it of every t up to T. The `time_steps` quadrature nodes
+    are shared out among the stretches between the times, by their lengths in lambda. Raises ValueError for a t past T.
+    """
+    if times[-1] > T or times[0] <= epsilon:
+        raise ValueError(f"The score is known from {epsilon:g} to {T:g}, not at {times[0]:g} to {times[-1]:g}.")
+    generator = stream(seed, "running points")
+    levels = sde.noise_level(torch.cat([times.new_tensor([epsilon]), times]))
+    means, variances = [], []
+    for start, stop in zip(levels[:-1], levels[1:], strict=True):
+        steps = max(2, math.ceil(time_steps * ((stop - start) / (levels[-1] - levels[0])).item()))
+        mean, variance = torch.zeros(seeds, dtype=torch.float64), torch.zeros(seeds, dtype=torch.float64)
+        for level, weight in zip(*gauss_legendre(start, stop, steps), strict=True):
+            value, se = _losses(score, p, sde, sde.time(level), seeds, points, generator)
+            mean += 0.5 * weight * value[1]
+            variance += (0.5 * weight * se[1]) ** 2
+        means.append(mean)
+        variances.append(variance)
+    return torch.stack(means, -1).cumsum(-1), torch.stack(variances, -1).cumsum(-1).sqrt()
 
 
 def expected_log_density(p: Mixture, *, points: int, seed: str) -> float:

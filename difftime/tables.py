@@ -220,7 +220,7 @@ def _elbo_curves(T: np.ndarray, kl: np.ndarray, gap: np.ndarray, entropy: float,
 
 
 @dataclass(frozen=True)
-class _Curve:
+class Curve:
     """What the optimum of one line is found from: KL [T] and G [seeds, T] at the times where every G is finite."""
 
     T: np.ndarray
@@ -232,7 +232,7 @@ class _Curve:
     """Standard errors [2, T] of KL and of G from the Monte Carlo points, which all seeds share."""
 
     @classmethod
-    def of(cls, line: pd.DataFrame) -> _Curve:
+    def of(cls, line: pd.DataFrame) -> Curve:
         wide = line.pivot(index="seed", columns="T", values="gap")
         gaps = wide.to_numpy()
         usable = np.isfinite(gaps).all(0) & (gaps > 0).all(0)
@@ -254,7 +254,7 @@ class _Curve:
         return _elbo_curves(self.T, kl, gap, self.entropy, fine)
 
 
-def _uncertainty(curve: _Curve, fine: np.ndarray, settings: OptimumSettings, seed: int) -> dict[str, float]:
+def uncertainty(curve: Curve, fine: np.ndarray, settings: OptimumSettings, seed: int) -> dict[str, float]:
     """How well seeds determine T* and the ELBO there; all null for a single seed.
 
     The bootstrap of Efron & Tibshirani (1993), its percentiles widened about T* for the few seeds there are: by
@@ -278,7 +278,7 @@ def _uncertainty(curve: _Curve, fine: np.ndarray, settings: OptimumSettings, see
 
 
 def _optimum_of(line: pd.DataFrame, settings: OptimumSettings, seed: int) -> dict[str, object] | None:
-    curve = _Curve.of(line)
+    curve = Curve.of(line)
     T, first = curve.T, line.iloc[0]
     if len(T) < 3:
         return None
@@ -293,7 +293,7 @@ def _optimum_of(line: pd.DataFrame, settings: OptimumSettings, seed: int) -> dic
         "gain_over_last": elbo[best] - elbo[-1], "T_last": T[-1], "interior": bool(0 < best < len(fine) - 1),
         "times": len(T), "times_left_out": line["T"].nunique() - len(T), "seeds": len(curve.gaps),
         "epsilon": first.epsilon, "weighting": first.weighting,
-    } | _uncertainty(curve, fine, settings, seed)  # fmt: skip
+    } | uncertainty(curve, fine, settings, seed)  # fmt: skip
 
 
 def optimum(elbo: pd.DataFrame, settings: OptimumSettings, seed: int) -> pd.DataFrame:
