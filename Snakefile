@@ -29,6 +29,7 @@ localrules:
     fetch,
     collect,
     optimum,
+    scout,
     bounds,
     summarise,
     table1,

@@ -35,6 +35,7 @@ from difftime.config import (
     NoiseName,
     NoiseSettings,
     OptimumSettings,
+    RunningSettings,
     SampleSettings,
     Settings,
     Study,
@@ -224,6 +225,15 @@ def elbo(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Th
 
 
 @_verb
+def running(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Threads = 1) -> None:
+    """What a trained cell says of every diffusion time up to its own: -> running.parquet."""
+    _use(threads)
+    from difftime.verbs.running import run
+
+    _measure(run, cell, "running", _settings(RunningSettings, settings), p_noise, threads=threads)
+
+
+@_verb
 def likelihood(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Threads = 1) -> None:
     """Likelihood of held-out points under a trained cell's ODE and SDE: -> likelihood.parquet."""
     _use(threads)
@@ -282,6 +292,26 @@ def optimum(elbo: Table, output: Output, seed: int = 0, settings: JsonText = "{}
 
     found = tables.optimum(tables.read(elbo, "elbo"), _settings(OptimumSettings, settings), seed)
     tables.save(found, "optimum", output)
+
+
+@_verb
+def scout(
+    running: Table,
+    elbo: Table,
+    optimum: Table,
+    output: Output,
+    curves: Annotated[Path, typer.Option(help="Where to write the predicted curves")],
+    seed: int = 0,
+    settings: JsonText = "{}",
+) -> None:
+    """Predict T* from the running integrals of a few cells, and hold it against all trained ones."""
+    from difftime import tables
+    from difftime.scouting import scout
+
+    frames = [tables.read(path, name) for name, path in {"running": running, "elbo": elbo, "optimum": optimum}.items()]
+    found, lines = scout(*frames, _settings(OptimumSettings, settings), seed)
+    tables.save(lines, "scout_curves", curves)
+    tables.save(found, "scout", output)
 
 
 @_verb

@@ -41,8 +41,9 @@ FITTED: tuple[FittedName, ...] = get_args(FittedName)
 Family = Literal["mixture", "images"]
 """Data whose density is known, or pixels: they are measured differently."""
 FigureName = Literal[
-    "fig1", "fig2", "fig3", "fig4", "quality", "cost", "sensitivity", "noises", "table1", "table2", "images", "learning"
-]
+    "fig1", "fig2", "fig3", "fig4", "quality", "cost", "sensitivity", "noises", "scout",
+    "table1", "table2", "images", "learning",
+]  # fmt: skip
 CollectedName = Literal[
     "elbo",
     "likelihood",
@@ -50,6 +51,7 @@ CollectedName = Literal[
     "modes",
     "histogram",
     "cost",
+    "running",
     "image_elbo",
     "bpd",
     "image_samples",
@@ -64,6 +66,7 @@ MEASURED_BY: dict[str, tuple[Family, Measure | None]] = {
     "modes": ("mixture", "samples"),
     "histogram": ("mixture", "samples"),
     "cost": ("mixture", "samples"),
+    "running": ("mixture", "elbo"),
     "image_elbo": ("images", "elbo"),
     "bpd": ("images", "likelihood"),
     "image_samples": ("images", "samples"),
@@ -91,6 +94,7 @@ FIGURE_TABLE: dict[FigureName, str] = {
     "cost": "cost",
     "sensitivity": "optimum",
     "noises": "summary",
+    "scout": "scout_curves",
     "table1": "table1",
     "table2": "table1",
     "images": "image_samples",
@@ -637,35 +641,67 @@ class Grid(Settings):
 
     study: Filled[Block]
     families: dict[str, Family]
+    scouts: Count | None = Field(default=None, description="Cells of a line that T* is predicted from")
     fitted: dict[str, tuple[FittedName, ...]] = Field(default={}, description="p_noises of a data set's cells")
 
     def measured(self, table: str) -> list[str]:
         """The names of the cells whose rows one of the tables in MEASURED_BY collects."""
         of_family, measure = MEASURED_BY[table]
-        return [
-            cell_name(keys)
+        cells = [
+            keys
             for keys, block in grid(self.study)
             if self.families[keys["dataset"]] == of_family and measure in (None, *block.measure)
         ]
+        return [cell_name(keys) for keys in (cells if table != "running" else self._scouts(cells))]
+
+    def _scouts(self, cells: list[dict[str, str]]) -> list[dict[str, str]]:
+        """Of every line with more cells than that, `scouts` of them, evenly spread over its times."""
+        lines: dict[Place, list[dict[str, str]]] = {}
+        for keys in cells if self.scouts else ():
+            lines.setdefault((keys["dataset"], keys["sde"], keys["net"]), []).append(keys)
+        chosen = []
+        for line in lines.values():
+            if len(line) > self.scouts:
+                line = sorted(line, key=lambda keys: float(keys["T"]))
+                chosen += [line[round(k * (len(line) - 1) / (self.scouts - 1))] for k in range(self.scouts)]
+        return chosen
 
     def parts(self, table: CollectedName) -> list[str]:
         """The files below `cells/` that a table is collected from."""
         if table != "runs":
             return [f"{cell}/{table}.parquet" for cell in self.measured(table)]
-        return [
-            f"{cell_name(keys)}/run_{VERBS[self.families[keys['dataset']], measure]}.parquet"
-            for keys, block in grid(self.study)
-            for measure in (None, *block.measure)
-        ] + [
-            f"{cell_name(keys)}/run_noise_{name}.parquet"
-            for keys, _ in grid(self.study)
-            for name in self.fitted.get(keys["dataset"], ())
-        ]
+        return (
+            [
+                f"{cell_name(keys)}/run_{VERBS[self.families[keys['dataset']], measure]}.parquet"
+                for keys, block in grid(self.study)
+                for measure in (None, *block.measure)
+            ]
+            + [f"{cell}/run_running.parquet" for cell in self.measured("running")]
+            + [
+                f"{cell_name(keys)}/run_noise_{name}.parquet"
+                for keys, _ in grid(self.study)
+                for name in self.fitted.get(keys["dataset"], ())
+            ]
+        )
 
 
 class ElboSettings(Settings):
     time_steps: Count = Field(default=160, description="Gauss–Legendre nodes in lambda on [epsilon, T]")
     points: AtLeast2 = Field(default=1024, description="Random points per node, for data of more than one dimension")
+
+
+class RunningSettings(ElboSettings):
+    """The ELBO of one model at all times up to its own."""
+
+    times: AtLeast2 = Field(default=40, description="Times, equally far apart, up to the cell's T")
+
+
+class ScoutSettings(RunningSettings):
+    """A prediction of T* from a few cells of every line, held against all of them."""
+
+    cells: Annotated[int, Field(ge=2), NotBool] | None = Field(
+        default=None, description="How many; the smallest and the largest T are among them. null: no prediction"
+    )
 
 
 class LikelihoodSettings(Settings):
@@ -881,6 +917,7 @@ class Study(Settings):
     noise: NoiseSettings = NoiseSettings()
     study: Filled[Block] = Field(description="The grid")
     elbo: ElboSettings = ElboSettings()
+    scout: ScoutSettings = ScoutSettings()
     likelihood: LikelihoodSettings = LikelihoodSettings()
     samples: SampleSettings = SampleSettings()
     bpd: BpdSettings = BpdSettings()
@@ -943,6 +980,7 @@ class Study(Settings):
         return Grid(
             study=self.study,
             families={name: family(data) for name, data in self.datasets.items()},
+            scouts=self.scout.cells,
             fitted={name: [one for one in self.noises(name) if one in FITTED] for name in self.datasets},
         )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -103,7 +104,7 @@ def running_gap(
     generator = stream(seed, "running points")
     levels = sde.noise_level(torch.cat([times.new_tensor([epsilon]), times]))
     means, variances = [], []
-    for start, stop in zip(levels[:-1], levels[1:], strict=True):
+    for start, stop in pairwise(levels):
         steps = max(2, math.ceil(time_steps * ((stop - start) / (levels[-1] - levels[0])).item()))
         mean, variance = torch.zeros(seeds, dtype=torch.float64), torch.zeros(seeds, dtype=torch.float64)
         for level, weight in zip(*gauss_legendre(start, stop, steps), strict=True):

@@ -59,6 +59,7 @@ P_NOISE = _text(
     "Where the reverse process starts: standard; matched to mean and variance of p(x,T); full: to its covariance too; "
     "mixture and flow: fitted to it",
 )
+LINE = (*CELL[:3], P_NOISE)
 SAMPLER = _text("sampler", "sde: reverse SDE by Euler-Maruyama; ode: reverse probability-flow ODE by RK45")
 EPSILON = Column("epsilon", "float64", "SDE time", "Where every integral over time begins", low=0.0)
 SOLVER = (
@@ -132,6 +133,56 @@ TABLES: dict[str, tuple[Column, ...]] = {
         EPSILON,
         _text("weighting", "Weight in the training loss: likelihood (Eq. 3) or noise"),
         _count("steps", "Training steps"),
+    ),
+    "running": (
+        *CELL,
+        SEED,
+        P_NOISE,
+        Column("t", "float64", "SDE time", "Diffusion time that the model of T is used for, t <= T", low=0.0),
+        _nats("elbo", "-entropy - kl - gap, were t the diffusion time", nullable=True),
+        _nats("kl", "KL[p(x,t) || p_noise of t]"),
+        _nats("kl_se", "Standard error of kl (0: by quadrature)", low=0.0),
+        _nats("gap", "Half the integral of g2 E||s - grad log p||2 from epsilon to t", nullable=True, low=0.0),
+        _nats("gap_se", "Standard error of gap (0: by quadrature)", nullable=True, low=0.0),
+        _nats("entropy", "Entropy of p(x, epsilon)"),
+        _nats("entropy_se", "Standard error of entropy (0: by quadrature)", low=0.0),
+        _nats("log_p_data", "E log p_data(x) at t = 0"),
+        EPSILON,
+        _text("weighting", "Weight in the training loss: likelihood (Eq. 3) or noise"),
+    ),
+    "scout": (
+        *LINE,
+        Column("T_star", "float64", "SDE time", "T* predicted by all scouting models together", low=0.0),
+        Column("T_star_low", "float64", "SDE time", "Lower end of its bootstrap interval over seeds", True, low=0.0),
+        Column("T_star_high", "float64", "SDE time", "Upper end; null for a single seed", True, low=0.0),
+        Column("interior", "bool", "", "Whether it lies inside the times scouted"),
+        _nats("elbo_star", "Predicted mean ELBO there"),
+        _nats("elbo_star_se", "Its bootstrap standard error", nullable=True, low=0.0),
+        Column("one_T_star", "float64", "SDE time", "T* by the model of the largest T alone: too large"),
+        Column("one_T_star_low", "float64", "SDE time", "Lower end of its interval", True, low=0.0),
+        Column("one_T_star_high", "float64", "SDE time", "Upper end of its interval", True, low=0.0),
+        Column("one_interior", "bool", "", "Whether that lies inside the times scouted"),
+        Column(
+            "trained_T_star", "float64", "SDE time", "T* of all trained cells, from the table optimum", True, low=0.0
+        ),
+        Column("trained_T_star_low", "float64", "SDE time", "Lower end of its interval", True, low=0.0),
+        Column("trained_T_star_high", "float64", "SDE time", "Upper end of its interval", True, low=0.0),
+        _text("within", "Whether T_star lies within the trained cells' interval: yes, no or unknown"),
+        _text("scouts", "T of the cells that the prediction is made from"),
+        _count("cells", "Cells of this line in the study"),
+        Column("trained_share", "float64", "1", "Share of the line's cells that the prediction needs", low=0.0),
+        _text("worth", "T of the study's cells within the predicted interval, and next to T_star"),
+        _count("worth_cells", "How many these are"),
+    ),
+    "scout_curves": (
+        *LINE,
+        _text("method", "one model, all models (predicted), or trained (measured)"),
+        Column("t", "float64", "SDE time", "Diffusion time", low=0.0),
+        _nats("elbo", "Mean ELBO over seeds", nullable=True),
+        _nats("elbo_se", "Its standard error over seeds", nullable=True, low=0.0),
+        Column("T_star", "float64", "SDE time", "Optimal T by this method", True, low=0.0),
+        Column("T_star_low", "float64", "SDE time", "Lower end of its interval", True, low=0.0),
+        Column("T_star_high", "float64", "SDE time", "Upper end of its interval", True, low=0.0),
     ),
     "likelihood": (
         *CELL,
@@ -372,10 +423,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("T_star_high", "float64", "SDE time", "Upper end of its interval", nullable=True, low=0.0),
     ),
     "optimum": (
-        _text("dataset", "Data set"),
-        _text("sde", "Forward SDE"),
-        _text("net", "Network and its training"),
-        P_NOISE,
+        *LINE,
         Column("T_star", "float64", "SDE time", "T that maximises the mean ELBO over seeds", low=0.0),
         Column(
             "T_star_low", "float64", "SDE time", "Lower end of its interval, from the spread of seeds", True, low=0.0

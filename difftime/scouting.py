@@ -49,7 +49,7 @@ def predicted_gap(models: dict[float, _Model], T: np.ndarray) -> np.ndarray:
     ends = sorted(models)
     log_gap = models[ends[0]](T)
     for low, high in pairwise(ends):
-        here = T > low
+        here = low < T
         at_low = np.array([low])
         ratio = models[low](at_low) - models[high](at_low)
         log_gap[:, here] = (models[high](T) + np.clip((high - T) / (high - low), 0, 1) * ratio)[:, here]
@@ -101,7 +101,7 @@ def scout(
         predicted, key = _predictions(line, settings, seed), dict(zip(LINE, keys, strict=True))
         if not predicted:
             continue
-        (_, one), (curve, best) = predicted["one model"], predicted["all models"]
+        one, best = (predicted[method][1] for method in ("one model", "all models"))
         known = trained.loc[keys].to_dict() if keys in trained.index else {}
         own = elbo[(elbo[LINE] == pd.Series(key)).all(axis=1)]
         times = np.sort(own["T"].unique())
@@ -126,9 +126,10 @@ def _compared(best: dict, one: dict, known: dict) -> dict[str, object]:
 
 def _work(scouts: np.ndarray, times: np.ndarray, best: dict) -> dict[str, object]:
     """How much of the grid was trained for the prediction, and which cells of it are worth training."""
+    # the neighbours of T*, between which it is interpolated, are worth it in any case
+    above = min(int(np.searchsorted(times, best["T_star"])), len(times) - 1)
     inside = (times >= best["T_star_low"]) & (times <= best["T_star_high"])
-    # the neighbours of T*, between which it is interpolated, always are
-    inside[[max(np.searchsorted(times, best["T_star"]) - 1, 0), np.searchsorted(times, best["T_star"]) % len(times)]] = True
+    inside[[max(above - 1, 0), above]] = True
     return {
         "scouts": ", ".join(f"{T:g}" for T in scouts), "cells": len(times), "trained_share": len(scouts) / len(times),
         "worth": ", ".join(f"{T:g}" for T in times[inside]), "worth_cells": int(inside.sum()),

@@ -44,9 +44,12 @@ NOISES = {
     for name in STUDY.datasets
 }
 MEASURED = {table: STUDY.cells().measured(table) for table in MEASURED_BY}
+RUNNING = STUDY.scout.canonical(exclude={"cells"})
 TABLES = [table for table in MEASURED_BY if MEASURED[table]]
 if MEASURED["elbo"]:
     TABLES += ["optimum", "summary"]
+if MEASURED["running"]:
+    TABLES += ["scout", "scout_curves"]
 if MEASURED["elbo"] and MEASURED["likelihood"]:
     TABLES += ["bounds"]
 if MEASURED["bpd"] and MEASURED["image_elbo"]:
@@ -96,6 +99,12 @@ def images_of(wildcards):
 def noises(wildcards):
     """Where the reverse process of a cell starts, as options of its measurements."""
     return NOISES[wildcards.dataset]
+
+
+def known_noises(wildcards):
+    """The same without those that are fitted, which are of one T."""
+    names = [name for name in STUDY.noises(wildcards.dataset) if name not in FITTED]
+    return " ".join(f"--p-noise {name}" for name in names or ["standard"])
 
 
 def fitted(wildcards):

@@ -57,6 +57,35 @@ rule elbo:
         " --threads {threads} > {log:q} 2>&1"
 
 
+rule running:
+    input:
+        cell=f"{CELL}/cell.json",
+        weights=f"{CELL}/weights.safetensors",
+    output:
+        running=f"{CELL}/running.parquet",
+        run=f"{CELL}/run_running.parquet",
+    log:
+        f"{LOG}/running.log",
+    benchmark:
+        f"{BENCHMARK}/running.tsv"
+    group:
+        "cell"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+        gpu=0,
+    params:
+        settings=RUNNING,
+        noises=known_noises,
+        code=fingerprint("verbs.running"),
+    shell:
+        "difftime running {input.cell:q} {params.noises} --settings {params.settings:q}"
+        " --threads {threads} > {log:q} 2>&1"
+
+
 rule likelihood:
     input:
         cell=f"{CELL}/cell.json",

@@ -44,6 +44,35 @@ rule optimum:
         " --settings {params.settings:q} > {log:q} 2>&1"
 
 
+rule scout:
+    input:
+        running=f"{RESULTS}/tables/running.parquet",
+        elbo=f"{RESULTS}/tables/elbo.parquet",
+        optimum=f"{RESULTS}/tables/optimum.parquet",
+    output:
+        parquet=f"{RESULTS}/tables/scout.parquet",
+        markdown=f"{RESULTS}/tables/scout.md",
+        html=in_report("scout"),
+        curves=f"{RESULTS}/tables/scout_curves.parquet",
+        curves_markdown=f"{RESULTS}/tables/scout_curves.md",
+        curves_html=f"{RESULTS}/tables/scout_curves.html",
+    log:
+        f"{RESULTS}/logs/scout.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    params:
+        settings=STUDY.optimum.canonical(),
+        seed=STUDY.seed,
+        code=fingerprint("scouting"),
+    shell:
+        "difftime scout --running {input.running:q} --elbo {input.elbo:q} --optimum {input.optimum:q}"
+        " --output {output.parquet:q} --curves {output.curves:q} --seed {params.seed}"
+        " --settings {params.settings:q} > {log:q} 2>&1"
+
+
 rule bounds:
     input:
         elbo=f"{RESULTS}/tables/elbo.parquet",
