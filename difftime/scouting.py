@@ -1,8 +1,8 @@
 """The best T from a few trained cells: what their running integrals say of the cells that are not trained.
 
 A model trained up to T' has a gap g(t; T') for every t <= T'. The cell at T would have G(T) = g(T; T), and that is not
-g(T; T'): a model that also has to know later times knows the early ones less well. So one model predicts a T* that is
-too large, as part of what a large T costs is the same at all its t. Several models tell that part. At a scouting time
+g(T; T'): a model that also has to know later times knows the early ones less well. One model alone does not see what a
+larger T' costs at all t, and where that is most of it, it predicts too large a T*. Several models tell it. At a scouting time
 T_i the ratio G(T_i) / g(T_i; T_j) to the next model, trained to T_j, is known; at T_j it is 1. Between them its
 logarithm is taken to be linear in T:
 
@@ -141,7 +141,8 @@ def _points(key: dict, method: str, curve: Curve, best: dict) -> pd.DataFrame:
     gap = curve.gaps[:, part]
     se = gap.std(0, ddof=1) / math.sqrt(len(gap)) if len(gap) > 1 else np.full(gap.shape[1], math.nan)
     frame = pd.DataFrame({"t": curve.T[part], "elbo": curve.elbo(curve.T[part]), "elbo_se": se})
-    return frame.assign(**key, method=method, **{n: best[n] for n in ("T_star", "T_star_low", "T_star_high")})
+    told = {name: best[name] for name in ("T_star", "T_star_low", "T_star_high")}
+    return frame.assign(**key, **told, method=method, seeds=len(curve.gaps))
 
 
 def _trained(key: dict, own: pd.DataFrame, known: dict) -> pd.DataFrame:
@@ -151,4 +152,6 @@ def _trained(key: dict, own: pd.DataFrame, known: dict) -> pd.DataFrame:
     se = cells.agg(lambda v: v.std(ddof=1) / math.sqrt(len(v)) if len(v) > 1 and np.isfinite(v).all() else math.nan)
     names = ("T_star", "T_star_low", "T_star_high")
     frame = frame.rename(columns={"T": "t"}).assign(elbo_se=se.to_numpy())
-    return frame.assign(**key, method="trained", **{name: known.get(name, math.nan) for name in names})
+    return frame.assign(
+        **key, method="trained", seeds=own.seed.nunique(), **{name: known.get(name, math.nan) for name in names}
+    )

@@ -404,8 +404,9 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     "figures of images that are measured otherwise": (
         {"study[2].measure": "elbo"},
         [
-            ("figures.draw[7]:", "table1 shows 'likelihood' of images, which no cell measures"),
-            ("figures.draw[9]:", "images shows 'samples' of images"),
+            ("figures.draw[8]:", "table1 shows 'likelihood' of images, which no cell measures"),
+            ("figures.draw[9]:", "table2 shows 'likelihood' of images"),
+            ("figures.draw[10]:", "images shows 'samples' of images"),
         ],
     ),
     # figures
@@ -624,7 +625,7 @@ def test_images_come_from_a_folder_or_a_file_by_configuration_alone() -> None:
 def test_figures_of_images_do_not_depend_on_the_toys_settings() -> None:
     one, other = FigureSettings(), FigureSettings(dataset="square", net="mlp-8x8", images=3)
     changed = {name for name in FIGURE_TABLE if one.of(name) != other.of(name)}
-    assert changed == {*FIGURE_TABLE} - {"table1", "learning"}
+    assert changed == {*FIGURE_TABLE} - {"table1", "table2", "learning"}
 
 
 def test_sampling_needs_no_figure_and_no_figure_needs_the_whole_study() -> None:
@@ -772,7 +773,9 @@ TRAINS = {
 MEASURES = {
     "results": "elsewhere", "p_noise": ["matched", "standard"], "checkpoint_minutes": 1, "data_dir": "elsewhere",
     "study[0].T": [0.5, 0.6, 0.8, 1, 2], "study[0].measure": ["samples", "elbo"],
+    "datasets.toy.p_noise": ["standard", "full"], "noise.mixture.components": 3, "noise.flow.steps": 9,
     "elbo.time_steps": 80, "elbo.points": 2,
+    "scout.cells": 3, "scout.times": 9, "scout.time_steps": 80, "scout.points": 2,
     "likelihood.points": 9, "likelihood.rtol": 1e-6, "likelihood.atol": 1e-6, "likelihood.max_evaluations": 99,
     "likelihood.grid_cells": 99, "likelihood.grid_steps": 99,
     "samples.points": 9, "samples.steps_per_unit_time": 9, "samples.rtol": 1e-6, "samples.atol": 1e-6,
@@ -826,7 +829,7 @@ def leaves(model: type[BaseModel], place: str) -> set[str]:
     return {f"{place}.{name}" for name in model.model_fields}
 
 
-MEASURED_WITH = ("elbo", "likelihood", "samples", "bpd", "image_elbo", "image_samples", "optimum", "figures")
+MEASURED_WITH = ("elbo", "scout", "likelihood", "samples", "bpd", "image_elbo", "image_samples", "optimum", "figures")
 
 
 def test_the_two_lists_above_leave_out_no_setting() -> None:

@@ -177,8 +177,20 @@ def history() -> pd.DataFrame:
     return table("history", rows)
 
 
+def scout_curves() -> pd.DataFrame:
+    rows = []
+    for cell in cells():
+        T = cell.pop("T")
+        for k, method in enumerate(("one model", "all models", "trained")):
+            best = {"T_star": 0.9 - 0.1 * k, "T_star_low": 0.8 - 0.1 * k, "T_star_high": 1.0 - 0.1 * k}
+            elbo = CEILING - kl(cell["sde"], T) - gap("mlp-32x2", T) - 0.01 * k
+            rows.append(cell | best | {"method": method, "seeds": SEEDS, "t": T, "elbo": elbo, "elbo_se": 0.02})
+    return table("scout_curves", rows)
+
+
 FACTORY: dict[str, Callable[[], pd.DataFrame]] = {
-    "samples": samples, "summary": summary, "histogram": histogram, "cost": cost, "optimum": optimum,
+    "samples": samples, "summary": summary, "histogram": histogram, "cost": cost,
+    "optimum": optimum, "scout_curves": scout_curves,
     "table1": table1, "image_samples": image_samples, "history": history,
 }  # fmt: skip
 FIGURES = tuple(FIGURE_TABLE)
@@ -240,6 +252,7 @@ UNITS = {
     "cost": ["[1]", "[s]", "diffusion time"],
     "sensitivity": ["diffusion time $T^*$"],
     "noises": ["[nats]", "diffusion time"],
+    "scout": ["[nats]", "diffusion time"],
     "table1": ["bits per dimension", "NFE [1]", "diffusion time"],
     "table2": ["[bits per dimension]", "NFE [1]", "diffusion time"],
     "images": [],
@@ -514,6 +527,16 @@ def test_noises_shows_the_elbo_of_every_p_noise_with_its_optimum(pictures: dict[
             assert f"{name} {rows.T_star.iloc[0]:.2f}" in axes.get_title("right")
 
 
+def test_scout_shows_both_predictions_and_the_trained_cells(pictures: dict[str, Figure]) -> None:
+    frame = scout_curves()
+    for axes, (name, sde) in zip(pictures["scout"].axes, product(("standard", "matched"), SDES), strict=True):
+        rows = frame[(frame.sde == sde) & (frame.p_noise == name)].sort_values("t")
+        for method, label in (("all models", "all scouting"), ("one model", "alone")):
+            (line,) = [line for line in axes.lines if label in str(line.get_label())]
+            assert line.get_ydata() == pytest.approx(rows[rows.method == method].elbo.to_numpy())
+        assert "trained 0.70, all models 0.80, one model 0.90" in axes.get_title("right")
+
+
 def test_images_shows_the_pixels_of_the_first_seed_in_order(pictures: dict[str, Figure]) -> None:
     frame = image_samples().query("seed == 0 and p_noise == 'standard'")
     for (sde, T), axes in zip(product(SDES, IMAGE_TIMES), pictures["images"].axes, strict=True):
@@ -734,7 +757,7 @@ def test_every_figure_has_a_caption_of_its_own_with_its_settings() -> None:
 
 @pytest.mark.parametrize("name", [name for name in TABLES if name != "missing"])  # which is in no report
 def test_every_table_has_a_caption(name: str) -> None:
-    of_its_own = {name: name for name in ("optimum", "bounds", "table1", "table2")} | {"summary": "summarise"}
+    of_its_own = {name: name for name in ("optimum", "bounds", "scout", "table1", "table2")} | {"summary": "summarise"}
     rule = of_its_own.get(name)
     text = caption("table.rst", wildcards={} if rule else {"table": name}, rule=rule or "collect", params={})
     assert not text.startswith("Units")

@@ -372,7 +372,7 @@ def choices(*rows: tuple[float, str, float, float]) -> pd.DataFrame:
     measured = [
         row
         for T, p_noise, bpd, nfe in rows
-        for row in two_seeds(T, p_noise=p_noise, bpd=bpd, nfe=float(nfe))
+        for row in two_seeds(T, p_noise=p_noise, bpd=bpd, nfe=float(nfe), failed=0)
     ]  # fmt: skip
     bounds = [row for T, p_noise, *_ in rows for row in two_bounds(T, p_noise=p_noise)]
     return tables.table1(*image_tables(measured, bounds, sorted({T for T, *_ in rows})))

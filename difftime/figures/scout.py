@@ -79,6 +79,6 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     for axes in grid[:, 0]:
         axes.set_ylabel("ELBO [nats]")
     style.legend(figure, 3)
-    said = [f"dataset {settings.dataset}", f"net {settings.net}", "dotted: T*, shaded its interval over seeds"]
+    said = [*style.settings_of(rows, "dataset", "net"), "dotted: T*, shaded its interval over seeds"]
     style.footer(figure, settings, [*said, "± standard error over seeds"])
     return figure
