@@ -99,8 +99,11 @@ def running_gap(
     G is an integral over time, so a model trained up to T says it of every t up to T. The `time_steps` quadrature nodes
     are shared out among the stretches between the times, by their lengths in lambda. Raises ValueError for a t past T.
     """
-    if times[-1] > T or times[0] <= epsilon:
-        raise ValueError(f"The score is known from {epsilon:g} to {T:g}, not at {times[0]:g} to {times[-1]:g}.")
+    if not epsilon < times[0] <= times[-1] <= T:
+        raise ValueError(
+            f"The score is known from {epsilon:g} to {T:g}, not at {times[0]:g} to {times[-1]:g}. Ask for times between, "
+            "or train the cell with a larger T."
+        )
     generator = stream(seed, "running points")
     levels = sde.noise_level(torch.cat([times.new_tensor([epsilon]), times]))
     means, variances = [], []

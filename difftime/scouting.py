@@ -2,14 +2,15 @@
 
 A model trained up to T' has a gap g(t; T') for every t <= T'. The cell at T would have G(T) = g(T; T), and that is not
 g(T; T'): a model that also has to know later times knows the early ones less well. One model alone does not see what a
-larger T' costs at all t, and where that is most of it, it predicts too large a T*. Several models tell it. At a scouting time
-T_i the ratio G(T_i) / g(T_i; T_j) to the next model, trained to T_j, is known; at T_j it is 1. Between them its
-logarithm is taken to be linear in T:
+larger T' costs at all t, and where that is most of it, it predicts too large a T*. Several models tell it. At a
+scouting time T_i the ratio G(T_i) / g(T_i; T_j) to the next model, trained to T_j, is known; at T_j it is 1. Between
+them its logarithm is taken to be linear in T:
 
     log G(T) = log g(T; T_j) + (T_j - T) / (T_j - T_i) * log[G(T_i) / g(T_i; T_j)],    T_i <= T <= T_j.
 
 That is exact at every scouting time, and takes its shape between them from a model that was trained on both sides. KL
-is known at every T without a model. The interval is the same bootstrap over seeds as that of the trained cells.
+is known at every T without a model. The interval is the same bootstrap over seeds as that of the trained cells: it does
+not know the error of the interpolation.
 """
 
 from __future__ import annotations
