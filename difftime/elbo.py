@@ -101,8 +101,8 @@ def running_gap(
     """
     if not epsilon < times[0] <= times[-1] <= T:
         raise ValueError(
-            f"The score is known from {epsilon:g} to {T:g}, not at {times[0]:g} to {times[-1]:g}. Ask for times between, "
-            "or train the cell with a larger T."
+            f"The score is known from {epsilon:g} to {T:g}, not at {times[0]:g} to {times[-1]:g}. Ask for times "
+            "between, or train the cell with a larger T."
         )
     generator = stream(seed, "running points")
     levels = sde.noise_level(torch.cat([times.new_tensor([epsilon]), times]))
