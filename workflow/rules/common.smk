@@ -2,6 +2,7 @@
 
 import gc
 import json
+from functools import cache
 from pathlib import Path
 from shlex import quote
 
@@ -57,9 +58,16 @@ wildcard_constraints:
     T="[^/=]+",
 
 
+@cache
+def cells_settings(dataset, sde, net):
+    """What determines the weights of cells that differ in T only."""
+    return STUDY.cell(dataset, sde, net, T="1").model_dump(mode="json")
+
+
 def cell_settings(wildcards):
     """Everything that determines the weights of a cell, as JSON."""
-    return STUDY.cell(**wildcards).canonical()
+    common = cells_settings(wildcards.dataset, wildcards.sde, wildcards.net)
+    return json.dumps(common | {"T": float(wildcards.T)}, sort_keys=True)
 
 
 def cell_tables(wildcards):

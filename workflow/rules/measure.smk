@@ -10,7 +10,7 @@ rule elbo:
     benchmark:
         f"{BENCHMARK}/elbo.tsv"
     group:
-        small
+        "cell"
     conda:
         "../../environment.yml"
     threads: 1
@@ -39,7 +39,7 @@ rule likelihood:
     benchmark:
         f"{BENCHMARK}/likelihood.tsv"
     group:
-        small
+        "cell"
     conda:
         "../../environment.yml"
     threads: 1
@@ -71,7 +71,7 @@ rule samples:
     benchmark:
         f"{BENCHMARK}/samples.tsv"
     group:
-        small
+        "cell"
     conda:
         "../../environment.yml"
     threads: 1
