@@ -21,7 +21,7 @@ from difftime.config import Cell, read_study
 from difftime.tables import markdown_rows
 
 ROOT = Path(__file__).parent.parent
-ROUNDS = 3
+ROUNDS = 5
 ONE_CORE = os.environ | {"OMP_NUM_THREADS": "1"}
 
 

@@ -70,18 +70,26 @@ class Group:
             yield [result for results in self.gather([work(item) for item in mine]) for result in results]
 
     def wrapped(self, net: nn.Module) -> nn.Module:
-        """The network as training calls it: `backward` then leaves the gradients' mean over the processes."""
+        """The network as `pullback` takes it."""
         return net if self.size == 1 else DistributedDataParallel(net)
 
-    def gradients(self, output: Tensor, slope: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-        """The gradients of the processes' mean loss, each process's own having the gradient `slope` at its `output`."""
+    def pullback(self, net: nn.Module, x: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor], list[Tensor]]]:
+        """The output of a network that `wrapped` returned, and what this makes of a gradient with respect to it.
+
+        That is the parameters' gradients of the processes' mean loss, each process giving its own loss's.
+        """
         if self.size == 1:
-            return list(torch.autograd.grad(output, parameters, slope))
-        output.backward(slope)
-        gradients = [parameter.grad for parameter in parameters]
-        for parameter in parameters:
-            parameter.grad = None
-        return gradients
+            return net.pullback(x, t)
+        output, parameters = net(x, t), list(net.parameters())
+
+        def gradients(slope: Tensor) -> list[Tensor]:
+            output.backward(slope)
+            found = [parameter.grad for parameter in parameters]
+            for parameter in parameters:
+                parameter.grad = None
+            return found
+
+        return output.detach(), gradients
 
 
 ALONE = Group()

@@ -115,17 +115,18 @@ def _draw(
 
     Every process draws the whole batches and keeps its `share` of each, so that their number changes no draw.
     """
-    size, draws = (recipe.block, recipe.batch), []
+    size, parts = (recipe.block, recipe.batch), []
+    # seed by seed: so its numbers stay in the cache
     for k, seed in enumerate(seeds):
         generator = stream(seed, "training noise", block, device=data.device)
-        x0 = data.draw(k, size, generator)
-        u = torch.rand(size, dtype=torch.float64, generator=generator, device=data.device)
-        draws.append((x0, u, torch.randn(*size, data.d, generator=generator, device=data.device)))
-    x0, u, z = (torch.stack(parts, 1)[:, :, share] for parts in zip(*draws, strict=True))
-    t, weight = _times(u, score.sde, T, epsilon, recipe)
-    inputs = score.inputs(score.sde.perturb(x0, t, z), t)
-    target, factor = score.regression(z, t)
-    return _Batches(inputs.float(), t.float(), target.float(), (weight * factor).float())
+        x0 = data.draw(k, size, generator)[:, share]
+        u = torch.rand(size, dtype=torch.float64, generator=generator, device=data.device)[:, share]
+        z = torch.randn(*size, data.d, generator=generator, device=data.device)[:, share]
+        t, weight = _times(u, score.sde, T, epsilon, recipe)
+        inputs = score.inputs(score.sde.perturb(x0, t, z), t)
+        target, factor = score.regression(z, t)
+        parts.append((inputs.float(), t.float(), target.float(), (weight * factor).float()))
+    return _Batches(*(torch.stack(of_seeds, 1) for of_seeds in zip(*parts, strict=True)))
 
 
 @contextmanager
@@ -150,7 +151,7 @@ class _Run:
         self.parameters = list(self.net.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.moments = [[torch.zeros_like(p) for p in self.average] for _ in range(2)]
-        self.counts = [torch.zeros((), device=p.device) for p in self.average]
+        self.count = torch.zeros((), device=self.average[0].device)
         self.block: int = 0
         self.losses: list[Tensor] = []
         self.seconds = 0.0
@@ -169,7 +170,7 @@ class _Run:
             return
         self.net.load_state_dict(state["net"])
         device = self.average[0].device
-        self.average, self.counts = ([x.to(device) for x in state[name]] for name in ("average", "counts"))
+        self.average, self.count = [x.to(device) for x in state["average"]], state["count"].to(device)
         self.moments = [[x.to(device) for x in moment] for moment in state["moments"]]
         self.block, self.losses, self.seconds = state["block"], list(state["losses"]), state["seconds"]
         log.info("Resuming at step %d from %s", self.block * self.recipe.block, resume)
@@ -188,7 +189,7 @@ class _Run:
             "net": self.net.state_dict(),
             "average": self.average,
             "moments": self.moments,
-            "counts": self.counts,
+            "count": self.count,
             "losses": torch.stack(self.losses),
             "seconds": self.elapsed(),
         }
@@ -196,23 +197,19 @@ class _Run:
         self.saved = time.monotonic()
 
     @torch.no_grad()
-    def step(self, number: int, output: Tensor, slope: Tensor) -> None:
-        """Adam, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n)).
-
-        `slope` is the gradient of the loss with respect to the network's output.
-        """
-        gradients = self.group.gradients(output, slope, self.parameters)
+    def step(self, number: int, gradients: list[Tensor]) -> None:
+        """Adam, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n))."""
         if self.recipe.clip is not None:
             for model in self.net.by_model(gradients):
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(model)))
                 # a factor of nan for a norm that is not finite: the loss is checked, and says so
                 torch._foreach_mul_(model, (self.recipe.clip / norm).clamp(max=1.0))
         rate = self.recipe.learning_rate * min(1.0, (number + 1) / max(1, self.recipe.warmup))
-        torch._foreach_add_(self.counts, 1)
+        self.count += 1
         # the kernel itself: constructing torch.optim.Adam imports the compiler, for a second, and each of its steps
         # takes three times as long
         torch._fused_adam_(
-            self.parameters, gradients, *self.moments, [], self.counts, amsgrad=False, maximize=False,
+            self.parameters, gradients, *self.moments, [], len(gradients) * [self.count], amsgrad=False, maximize=False,
             beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8,
         )  # fmt: skip
         decay = min(self.recipe.ema, (1 + number) / (10 + number))
@@ -281,11 +278,11 @@ def train(
             for number, x, t, target, factor in zip(
                 numbers, batches.inputs, batches.t, batches.target, scale, strict=False
             ):
-                output = net(x, t)
-                error = output.detach() - target
+                output, gradients = group.pullback(net, x, t)
+                error = output - target
                 slope = factor * error
                 losses.append(0.5 * (slope * error).sum((1, 2)))
-                run.step(number, output, slope)
+                run.step(number, gradients(slope))
             of_block = group.mean(torch.stack(losses).cpu())
             _check(of_block, first, run.losses, name)
             run.losses.append(of_block.mean(0))

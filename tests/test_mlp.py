@@ -50,6 +50,18 @@ def test_the_gradient_is_the_limit_of_differences(activation: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("activation", "d", "time_features"), CASES)
+def test_the_pullback_is_to_the_bit_what_autograd_finds(activation: str, d: int, time_features: str) -> None:
+    net, x, t = network(activation, d, time_features)
+    output, pullback = net.pullback(x, t)
+    expected = net(x, t)
+    slope = torch.randn(output.shape, dtype=torch.float64, generator=stream("g"))
+    assert torch.equal(output, expected)
+    assert not output.requires_grad
+    for a, b in zip(pullback(slope), torch.autograd.grad(expected, list(net.parameters()), slope), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_slopes_are_finite_and_right_far_out(activation: str) -> None:
     a = torch.tensor([-200.0, -30.0, -9.0, 0.0, 9.0, 30.0, 200.0], requires_grad=True)

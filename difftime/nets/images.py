@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -57,6 +57,13 @@ class ImageNets(nn.Module):
                 for model, images, times in zip(self.models, x, t, strict=True)
             ]
         return torch.stack([output.float().flatten(1) for output in outputs])
+
+    def pullback(
+        self, x: Float[Tensor, "seeds batch d"], t: Float[Tensor, "seeds batch"]
+    ) -> tuple[Float[Tensor, "seeds batch d"], Callable[[Tensor], list[Tensor]]]:
+        """The output, and the function from a loss's gradient with respect to it to those of the parameters."""
+        output, parameters = self(x, t), list(self.parameters())
+        return output.detach(), lambda slope: list(torch.autograd.grad(output, parameters, slope))
 
     def resolutions(self) -> list[int]:
         """Pixels a side at the levels of the networks, which are all of one kind."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -15,15 +16,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+Pullback = Callable[[Tensor], list[Tensor]]
+"""The gradient of a loss with respect to a network's output, to its gradients with respect to the parameters."""
 Activation = Callable[[Tensor], tuple[Tensor, Callable[[], Tensor]]]
-"""a, which it may overwrite, to h(a) and a function that computes the slope h'(a)."""
+"""a, which it may overwrite, to h(a) and a function, to be called once, that computes the slope h'(a)."""
 
 
 def _silu(a: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
     """h = a s(a) with the logistic function s; its slope is h + s (1 - h)."""
     s = a.sigmoid()
     h = a.mul_(s)
-    return h, lambda: torch.lerp(h, h.new_ones(()), s)
+    # written over s: a buffer less to go through the cache
+    return h, lambda: torch.lerp(h, h.new_ones(()), s, out=s)
 
 
 def _tanh(a: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
@@ -45,43 +49,68 @@ def _gelu(a: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
 ACTIVATIONS: dict[str, Activation] = {"silu": _silu, "tanh": _tanh, "relu": _relu, "gelu": _gelu}
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What a pass through the layers leaves for the gradient: every layer's input, and its activation's slope."""
+
+    weights: Sequence[Tensor]
+    inputs: Sequence[Float[Tensor, "seeds _ batch"]]
+    slopes: Sequence[Float[Tensor, "seeds _ batch"]]
+
+    def back(
+        self, g: Float[Tensor, "seeds d_out batch"], of_parameters: bool = True
+    ) -> tuple[Float[Tensor, "seeds width batch"], list[Tensor]]:
+        """The chain rule, layer by layer; `g` is the gradient with respect to what a layer puts out.
+
+        What is left of it at the first layer, and the gradients of all weights, then all biases, if they are wanted.
+        """
+        of_weights, of_biases = [], []
+        for k in reversed(range(len(self.weights))):
+            if of_parameters:
+                of_weights.append(torch.bmm(self.inputs[k], g.mT))
+                of_biases.append(g.sum(2).unsqueeze(1))
+            if k > 0:
+                g = torch.bmm(self.weights[k], g).mul_(self.slopes[k - 1])
+        return g, [*reversed(of_weights), *reversed(of_biases)]
+
+
+def _through(
+    activation: Activation, h: Float[Tensor, "seeds d_in batch"], parameters: Sequence[Tensor], kept: bool
+) -> tuple[Float[Tensor, "seeds d_out batch"], _Seen]:
+    """All layers, and what they saw if it is to be kept; points are the last axis, weights come before biases."""
+    weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
+    inputs, slopes = [h], []
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        h, slope = activation(torch.baddbmm(bias.mT, weight.mT, h))
+        if kept:
+            inputs.append(h)
+            slopes.append(slope())
+    return torch.baddbmm(biases[-1].mT, weights[-1].mT, h), _Seen(weights, inputs, slopes)
+
+
 class _Layers(torch.autograd.Function):
     """All layers as one operation with the gradient written out: autograd's own costs more time than the arithmetic.
 
-    Points are the last axis, and the parameters are all weights, then all biases; they want gradients all or none.
+    The parameters want gradients all or none.
     """
 
     @staticmethod
     def forward(
         ctx: Any, activation: Activation, h: Float[Tensor, "seeds d_in batch"], *parameters: Tensor
     ) -> Float[Tensor, "seeds d_out batch"]:
-        weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
-        seen, slopes = [h], []
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            h, slope = activation(torch.baddbmm(bias.mT, weight.mT, h))
-            if any(ctx.needs_input_grad):
-                seen.append(h)
-                slopes.append(slope())
-        ctx.save_for_backward(*weights, *seen, *slopes)
-        return torch.baddbmm(biases[-1].mT, weights[-1].mT, h)
+        output, seen = _through(activation, h, parameters, kept=any(ctx.needs_input_grad))
+        ctx.save_for_backward(*seen.weights, *seen.inputs, *seen.slopes)
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Float[Tensor, "seeds d_out batch"]) -> tuple[Tensor | None, ...]:
-        """By the chain rule, layer by layer; `g` is the gradient with respect to what a layer puts out."""
         layers = (len(ctx.saved_tensors) + 1) // 3
-        weights, seen = ctx.saved_tensors[:layers], ctx.saved_tensors[layers : 2 * layers]
-        slopes = [None, *ctx.saved_tensors[2 * layers :]]
-        _, of_input, *of_parameters = ctx.needs_input_grad
-        of_weights: list[Tensor | None] = layers * [None]
-        of_biases: list[Tensor | None] = layers * [None]
-        for k in reversed(range(layers)):
-            if any(of_parameters):
-                of_weights[k] = torch.bmm(seen[k], g.mT)
-                of_biases[k] = g.sum(2).unsqueeze(1)
-            if k > 0:
-                g = torch.bmm(weights[k], g).mul_(slopes[k])
-        return None, torch.bmm(weights[0], g) if of_input else None, *of_weights, *of_biases
+        weights, inputs = ctx.saved_tensors[:layers], ctx.saved_tensors[layers : 2 * layers]
+        _, of_input, *wanted = ctx.needs_input_grad
+        seen = _Seen(weights, inputs, ctx.saved_tensors[2 * layers :])
+        g, of_parameters = seen.back(g, any(wanted))
+        return None, torch.bmm(weights[0], g) if of_input else None, *(of_parameters or [None] * len(wanted))
 
 
 class MLP(nn.Module):
@@ -114,12 +143,27 @@ class MLP(nn.Module):
     def forward(
         self, x: Float[Tensor, "seeds batch d"], t: Float[Tensor, "seeds batch"]
     ) -> Float[Tensor, "seeds batch d"]:
+        return _Layers.apply(self.activation, self._inputs(x, t), *self.weights, *self.biases).mT
+
+    @torch.no_grad()
+    def pullback(
+        self, x: Float[Tensor, "seeds batch d"], t: Float[Tensor, "seeds batch"]
+    ) -> tuple[Float[Tensor, "seeds batch d"], Pullback]:
+        """The output, and what its gradient makes of the parameters: as autograd does it, but without its bookkeeping.
+
+        PyTorch's own would also import a library for symbolic mathematics at its first call, for half a second.
+        """
+        output, seen = _through(self.activation, self._inputs(x, t), [*self.weights, *self.biases], kept=True)
+        return output.mT, lambda slope: seen.back(slope.mT)[1]
+
+    def _inputs(
+        self, x: Float[Tensor, "seeds batch d"], t: Float[Tensor, "seeds batch"]
+    ) -> Float[Tensor, "seeds d_in batch"]:
         t = t.unsqueeze(-1)
         if self.frequencies is not None:
             angle = t * self.frequencies.to(t)
             t = torch.cat([angle.sin(), angle.cos()], -1)
-        h = torch.cat([x.mT, t.mT], 1)
-        return _Layers.apply(self.activation, h, *self.weights, *self.biases).mT
+        return torch.cat([x.mT, t.mT], 1)
 
     def by_model(self, of_parameters: Sequence[Tensor]) -> list[list[Tensor]]:
         """Views of tensors shaped like the parameters, e.g. their gradients: one list per model."""

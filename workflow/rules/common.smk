@@ -2,6 +2,7 @@
 
 import gc
 import json
+from functools import cache
 from pathlib import Path
 from shlex import quote
 
@@ -65,9 +66,16 @@ wildcard_constraints:
     noise="|".join(FITTED),
 
 
+@cache
+def cells_settings(dataset, sde, net):
+    """What determines the weights of cells that differ in T only."""
+    return STUDY.cell(dataset, sde, net, T="1").model_dump(mode="json")
+
+
 def cell_settings(wildcards):
     """Everything that determines the weights of a cell, as JSON."""
-    return STUDY.cell(**wildcards).canonical()
+    common = cells_settings(wildcards.dataset, wildcards.sde, wildcards.net)
+    return json.dumps(common | {"T": float(wildcards.T)}, sort_keys=True)
 
 
 def cell_tables(wildcards):
