@@ -47,7 +47,7 @@ report: $(VENV)/run  ## results/report.html: tables, figures and settings in one
 	snakemake --report results/report.html
 
 test: $(VENV)/test  ## all tests
-	pytest --ignore tests/slurm
+	pytest --ignore tests/slurm --numprocesses auto --dist loadfile
 
 test-slurm: $(VENV)/test  ## install Debian's Slurm and test the study on it: needs root
 	@command -v slurmctld >/dev/null && command -v munged >/dev/null || \
