@@ -127,7 +127,7 @@ def perfect_sliced_wasserstein1(
     order = torch.randperm(len(train), generator=stream("perfect images", len(train)))
     points, y = projections(train[order[: sets * n]]), y.sort(0).values
     found = torch.tensor([_between(part.sort(0).values, y) for part in points.split(n)], dtype=torch.float64)
-    return found.mean().item(), found.std().item() / math.sqrt(sets)
+    return found.mean().item(), found.std().item() / math.sqrt(sets) if sets > 1 else math.nan
 
 
 def mode_shares(x: Float[Tensor, "seeds n d"], p: Mixture) -> Float[Tensor, "seeds components"]:

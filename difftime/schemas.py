@@ -478,8 +478,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "distance",
             "float64",
             "units of x",
-            "Wasserstein-1 distance of samples of the reverse SDE to p_data, or of images to the test images; sliced if "
-            "d > 1",
+            "Wasserstein-1 distance of samples of the reverse SDE to p_data, or of images to the test images; sliced "
+            "if d > 1",
             True,
             low=0.0,
         ),
@@ -495,16 +495,16 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("epsilon", "float64", "SDE time", "Where every integral over time begins; null if none was taken", True),
         _text(
             "efficient_ode",
-            "no: another row of this dataset and epsilon has no more nfe, and a likelihood that is at least as good even "
-            "less two standard errors of the difference, one of the two strictly; yes: no other row has so even with "
-            "these two standard errors added; undecided: else. Null: nfe or likelihood is not known, so the row is not "
-            "compared. Differences are of paired seeds and images",
+            "no: another row of this dataset and epsilon has no more nfe, and a likelihood that is at least as good "
+            "even less two standard errors of the difference, one of the two strictly; yes: no other row has so even "
+            "with these two standard errors added; undecided: else. Null: nfe or likelihood is not known, so the row "
+            "is not compared. Differences are of paired seeds and images, their errors widened by Student's quantile",
             nullable=True,
         ),
         _text(
             "efficient_sde",
-            "The same with sde_steps, elbo and distance, all three at least as good and one strictly; a quality that no "
-            "row of the dataset and epsilon has is left out",
+            "The same with sde_steps, elbo and distance, all three at least as good and one strictly; a quality that "
+            "no row of the dataset and epsilon has is left out",
             nullable=True,
         ),
     ),

@@ -5,18 +5,19 @@ it is at least as good even with two standard errors of the difference taken off
 *possibly* does if that holds with the two standard errors added. So a choice that none possibly beats is efficient,
 one that some choice surely beats is not, and the rest is undecided: more seeds, images or samples would tell.
 
-The standard error of a difference is of paired values: seeds share their random numbers across cells, and images are
-measured by all. Samples of images are not paired.
+The standard error of a difference is of paired values: seeds share their random numbers across cells, and all cells are
+measured on the same images. It is widened for how few these are. Drawn images are not paired.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from difftime.schemas import TABLES
 from difftime.tables import LINE, across_seeds, empty, one_set_of_images
@@ -32,9 +33,15 @@ SOURCES = (
 """The tables that a trade-off is made from; a study need not have all of them."""
 
 
+def _wider(n: int) -> float:
+    """By how much the spread of n values is widened."""
+    share = stats.norm.cdf(ERRORS)
+    return stats.t.ppf(share, n - 1) / ERRORS
+
+
 @dataclass(frozen=True)
 class Quality:
-    """One quality of some choices: the larger, the better; not finite where it is not known.
+    """One quality of some choices: the larger, the better; NaN where it is not known.
 
     `known` is the standard error that neither seeds nor units show, and NaN where nothing shows any.
     """
@@ -47,36 +54,42 @@ class Quality:
     @classmethod
     def of(cls, frame: pd.DataFrame, choices: pd.MultiIndex) -> Quality:
         """From the columns `value`, `unit` and `known` beside the keys and the seed."""
-        # a mean would pass over a null
-        filled = frame.assign(value=frame.value.fillna(-np.inf))
+        # a mean would pass over a null, and does not pass over infinity
+        filled = frame.assign(value=frame.value.fillna(np.inf))
         wide = filled.groupby([*KEYS, "seed", "unit"]).value.mean().unstack(["seed", "unit"]).sort_index(axis=1)
         shape = (len(choices), frame.seed.nunique(), frame.unit.nunique())
         known = frame.groupby(KEYS).known.mean().reindex(choices)
-        return cls(wide.reindex(choices).to_numpy().reshape(shape), known.to_numpy())
+        values = wide.replace(np.inf, np.nan).reindex(choices).to_numpy()
+        return cls(values.reshape(shape), known.to_numpy())
 
     @property
     def mean(self) -> np.ndarray:
-        """[choices]; NaN where a value is not finite."""
-        finite = np.isfinite(self.values).all((1, 2))
-        return np.where(finite, np.where(finite[:, None, None], self.values, 0).mean((1, 2)), np.nan)
+        """[choices]"""
+        return self.values.mean((1, 2))
 
     @property
     def se(self) -> np.ndarray:
         """The standard error of `mean`: over seeds, over units, and what is known beside them."""
-        return np.sqrt(np.where(np.isnan(self.mean), np.nan, self._spread(np.nan_to_num(self.values)) + self.known**2))
+        return np.sqrt(self._spread(self.values) + self.known**2)
 
     def difference_se(self) -> np.ndarray:
-        """The standard error [choices, choices] of one mean less the other; all values must be finite."""
-        paired = np.array([self._spread(one - self.values) for one in self.values])
+        """The standard error [choices, choices] of one mean less the other, widened for few seeds and units.
+
+        By Student's quantile at ERRORS over the normal one, as the spread of a few is itself uncertain.
+        """
+        paired = np.array([self._spread(one - self.values, _wider) for one in self.values])
         found = np.sqrt(paired + self.known**2 + self.known[:, None] ** 2)
         np.fill_diagonal(found, 0)
         return found
 
     @staticmethod
-    def _spread(values: np.ndarray) -> np.ndarray:
+    def _spread(values: np.ndarray, factor: Callable[[int], float] = lambda n: 1.0) -> np.ndarray:
         """The variance of the mean of [choices, seeds, units], as far as seeds and units show it."""
-        parts = [values.mean(2), values.mean(1)]
-        return sum(part.var(1, ddof=1) / part.shape[1] for part in parts if part.shape[1] > 1) + np.zeros(len(values))
+        total = np.zeros(len(values))
+        for part in (values.mean(2), values.mean(1)):
+            if (n := part.shape[1]) > 1:
+                total += factor(n) ** 2 * part.var(1, ddof=1) / n
+        return total
 
     def only(self, choices: np.ndarray) -> Quality:
         return Quality(self.values[choices], self.known[choices])

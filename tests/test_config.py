@@ -665,8 +665,9 @@ def test_cells_are_listed_by_the_measurements_of_their_block() -> None:
     for table in ("likelihood", "samples", "modes", "histogram", "cost"):
         assert measured[table] == toy
     assert measured["elbo"] == [*toy, *capacities]
-    for table in ("image_elbo", "bpd", "image_samples", "training", "history"):
+    for table in ("image_elbo", "bpd", "image_samples", "image_quality", "history"):
         assert measured[table] == images
+    assert measured["training"] == [cell_name(keys) for keys, _ in whole.grid()]
 
 
 def test_the_table_of_runs_has_every_verb_of_every_cell() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from difftime.config import FigureSettings
 from difftime.figures import style
@@ -38,18 +39,20 @@ class Panel:
     along: str
     title: str
 
+    def rises(self, unit: str) -> bool:
+        """Whether more is better."""
+        return unit == "nats" and self.quality != "distance"
+
     def label(self, unit: str) -> str:
         """What the vertical axis shows, and which way is better."""
-        if self.quality == "distance":
-            return "Wasserstein-1 distance\n[units of $x$], less is better"
-        better = "more" if unit == "nats" else "less"
-        return f"{self.title}\n[{unit}], {better} is better"
+        shown = "units of $x$" if self.quality == "distance" else unit
+        return f"{self.title}\n[{shown}]\n{'more' if self.rises(unit) else 'less'} is better"
 
 
 PANELS = (
-    Panel("nfe", "likelihood", "efficient_ode", "NFE of the ODE [1]", "likelihood, ODE"),
+    Panel("nfe", "likelihood", "efficient_ode", "NFE of the ODE [1]", "likelihood or BPD, ODE"),
     Panel("sde_steps", "elbo", "efficient_sde", "steps of the SDE [1]", "ELBO (bounds SDE)"),
-    Panel("sde_steps", "distance", "efficient_sde", "steps of the SDE [1]", "distance"),
+    Panel("sde_steps", "distance", "efficient_sde", "steps of the SDE [1]", "Wasserstein-1 distance"),
 )
 
 
@@ -66,8 +69,12 @@ def limits(rows: pd.DataFrame, quality: str) -> tuple[float, float]:
 def _scale(axes: Axes, rows: pd.DataFrame, panel: Panel) -> None:
     """Both axes, and what perfect samples would have."""
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=15))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     known = rows[rows[panel.cost].notna() & rows[panel.quality].notna()]
-    axes.set_xlim(known[panel.cost].min() / 1.3, known[panel.cost].max() * 1.3)
+    # never so short that no tick is on it
+    axes.set_xlim(known[panel.cost].min() / 1.6, known[panel.cost].max() * 1.6)
     if panel.quality != "distance":
         axes.set_ylim(*limits(known, panel.quality))
         return
@@ -94,7 +101,9 @@ def _line(axes: Axes, own: pd.DataFrame, panel: Panel, look: style.Look, linesty
 
 
 def _label_times(axes: Axes, own: pd.DataFrame, panel: Panel) -> None:
-    """T beside the points inside the axis, as many as there is room for."""
+    """T beside the best point at every T: at one T all p_noises cost the same. As many as there is room for."""
+    rises = panel.rises(own.unit.iloc[0])
+    own = own.sort_values(panel.quality, ascending=not rises).drop_duplicates("T").sort_values(panel.cost)
     low, high = axes.get_ylim()
     left, right = np.log(axes.get_xlim())
     last = -math.inf
@@ -102,8 +111,9 @@ def _label_times(axes: Axes, own: pd.DataFrame, panel: Panel) -> None:
         place = (math.log(getattr(row, panel.cost)) - left) / (right - left)
         if place - last > ROOM:
             axes.annotate(
-                f"{row.T:g}", (getattr(row, panel.cost), getattr(row, panel.quality)), (0, -9),
-                textcoords="offset points", ha="center", fontsize="x-small", color=style.GREY, annotation_clip=True,
+                f"{row.T:g}", (getattr(row, panel.cost), getattr(row, panel.quality)), (0, 6 if rises else -6),
+                textcoords="offset points", ha="center", va="bottom" if rises else "top", fontsize="x-small",
+                color=style.GREY, annotation_clip=True,
             )  # fmt: skip
             last = place
 
@@ -113,6 +123,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, panel: Panel, sdes: list[str]) -> Non
     axes.set_ylabel(panel.label(rows.unit.iloc[0]))
     axes.set_xlabel(panel.along)
     if known.empty:
+        axes.set(xticks=[], yticks=[])
         style.note(axes, 0.5, 0.5, "not measured", ha="center")
         return
     _scale(axes, rows, panel)
@@ -123,10 +134,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, panel: Panel, sdes: list[str]) -> Non
             if len(own):
                 _line(axes, own, panel, look, style.line_style(sde, sdes), level)
                 level += 1
-        # at one T all p_noises cost the same: the labels of the best one serve all
         own = known[known.sde == sde]
-        worst = rows.unit.iloc[0] == "nats" and panel.quality != "distance"
-        _label_times(axes, own.sort_values(panel.quality, ascending=worst).drop_duplicates("T").sort_values("T"), panel)
+        if len(own):
+            _label_times(axes, own, panel)
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
