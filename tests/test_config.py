@@ -411,6 +411,11 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     ),
     # figures
     "unknown figure": ({"figures.draw": ["fig1", "fig5"]}, [("figures.draw[1]:", "must be 'fig1', 'fig2'", "'fig5'")]),
+    "quality against a cost that nobody measures": (
+        {"study": [{"dataset": "toy", "sde": "vp", "net": "mlp-32x2", "T": 0.5, "measure": "elbo"}],
+         "figures.draw": ["tradeoff"]},
+        [("figures.draw[0]:", "some cell must measure likelihood or samples", "'tradeoff'")],
+    ),
     "figure of a network outside the study": (
         {"figures.net": "mlp-8x8"},
         [("figures.net:", "fig1 shows 'samples' of dataset toy with this net, which no cell measures", "'mlp-8x8'")],

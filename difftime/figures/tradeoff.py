@@ -103,7 +103,7 @@ def _line(axes: Axes, own: pd.DataFrame, panel: Panel, look: style.Look, linesty
 def _label_times(axes: Axes, own: pd.DataFrame, panel: Panel) -> None:
     """T beside the best point at every T: at one T all p_noises cost the same. As many as there is room for."""
     rises = panel.rises(own.unit.iloc[0])
-    own = own.sort_values(panel.quality, ascending=not rises).drop_duplicates("T").sort_values(panel.cost)
+    own = own.sort_values(panel.quality, ascending=not rises).drop_duplicates(["T", panel.cost]).sort_values(panel.cost)
     low, high = axes.get_ylim()
     left, right = np.log(axes.get_xlim())
     last = -math.inf
@@ -134,9 +134,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, panel: Panel, sdes: list[str]) -> Non
             if len(own):
                 _line(axes, own, panel, look, style.line_style(sde, sdes), level)
                 level += 1
-        own = known[known.sde == sde]
-        if len(own):
-            _label_times(axes, own, panel)
+    _label_times(axes, known, panel)
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:

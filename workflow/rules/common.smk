@@ -153,7 +153,9 @@ def summary_options(wildcards, input):
 def traded(wildcards):
     """The tables that this study's trade-off draws on, and what was measured of each image."""
     tables = {
-        table: f"{RESULTS}/tables/{table}.parquet" for table in TRADED if MEASURED[table]
+        table: f"{RESULTS}/tables/{table}.parquet"
+        for table in TRADED
+        if MEASURED[table]
     }
     images = [
         f"{RESULTS}/cells/{cell}/{table}_images.parquet"
