@@ -766,9 +766,9 @@ def test_every_figure_has_a_caption_of_its_own_with_its_settings() -> None:
     for name, text in captions.items():
         assert "p_noise: standard" in text
         assert "epsilon 1e-05" in text
-        assert ("width 5" in text) == (name == "sensitivity")
-        assert ("width 7" in text) == (name in IMAGE_FIGURES or name == "sensitivity")
-        assert ("path pictures" in text) == (name in IMAGE_FIGURES)
+        assert ("width 5" in text) == (name in ("sensitivity", "tradeoff"))
+        assert ("width 7" in text) == (name in (*IMAGE_FIGURES, "sensitivity", "tradeoff"))
+        assert ("path pictures" in text) == (name in (*IMAGE_FIGURES, "tradeoff"))
         assert ("means [1.0, 3.0]" in text) == (name not in IMAGE_FIGURES)
 
 
