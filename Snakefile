@@ -34,6 +34,7 @@ localrules:
     summarise,
     table1,
     table2,
+    tradeoff,
     figure,
 
 

@@ -25,7 +25,7 @@ import yaml
 from safetensors import safe_open
 
 ROOT = Path(__file__).parent.parent
-TIMED = ("seconds", "points_per_second", "images_per_second", "peak_memory")
+TIMED = ("seconds", "training_seconds", "points_per_second", "images_per_second", "peak_memory")
 """Columns that differ from run to run."""
 RUN = ("dataset", "sde", "net", "T", "verb", "settings")
 STUDY = {

@@ -70,6 +70,7 @@ Minutes = Annotated[float, typer.Option(help="Minutes between saved resume state
 DATA = Path("data")
 DataDir = Annotated[Path, typer.Option(help="Where mnist and cifar10 are, or are downloaded to", file_okay=False)]
 Table = Annotated[Path, typer.Option(help="The Parquet table of this name")]
+Measured = Annotated[Path | None, typer.Option(help="The Parquet table of this name; left out if not measured")]
 Output = Annotated[Path, typer.Option(help="The file to write")]
 
 
@@ -333,8 +334,8 @@ def summarise(
     elbo: Table,
     optimum: Table,
     output: Output,
-    likelihood: Annotated[Path | None, typer.Option(help="Left out if the study does not measure it")] = None,
-    samples: Annotated[Path | None, typer.Option(help="Left out if the study does not measure them")] = None,
+    likelihood: Measured = None,
+    samples: Measured = None,
 ) -> None:
     """Means and standard errors over seeds, beside the optimal T."""
     from difftime import tables
@@ -366,6 +367,37 @@ def table2(
     from difftime import tables
 
     tables.save_table2(tables.table2(tables.read(table1, "table1")), output)
+
+
+@_verb
+def tradeoff(
+    training: Table,
+    cells: Annotated[
+        Path, typer.Option(help="The study's grid, beside the folder cells: for the values of each image")
+    ],
+    output: Output,
+    elbo: Measured = None,
+    likelihood: Measured = None,
+    samples: Measured = None,
+    bpd: Measured = None,
+    image_elbo: Measured = None,
+    image_quality: Measured = None,
+) -> None:
+    """What every choice of SDE, network, T and p_noise costs, how good it is, and which of them are efficient."""
+    from difftime import tables
+    from difftime.tradeoff import tradeoff
+
+    given = {
+        "training": training, "elbo": elbo, "likelihood": likelihood, "samples": samples, "bpd": bpd,
+        "image_elbo": image_elbo, "image_quality": image_quality,
+    }  # fmt: skip
+    frames = {name: tables.read(path, name) for name, path in given.items() if path}
+    for name in ("bpd", "image_elbo"):
+        if name in frames:
+            of_images = f"{name}_images"
+            paths = [path.with_name(f"{of_images}.parquet") for path in _parts(cells, name)[0]]
+            frames[of_images] = tables.collect(paths, of_images)
+    tables.save(tradeoff(frames), "tradeoff", output)
 
 
 @_verb
@@ -415,7 +447,7 @@ def image_samples(
     threads: Threads = 1,
     gpus: Gpus = None,
 ) -> None:
-    """Images drawn from a trained cell's reverse SDE: -> image_samples.parquet."""
+    """Images drawn from a trained cell's reverse SDE: -> image_samples.parquet, image_quality.parquet."""
     _use(threads, gpus)
     from difftime.verbs.image_samples import run
 

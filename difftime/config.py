@@ -42,7 +42,7 @@ Family = Literal["mixture", "images"]
 """Data whose density is known, or pixels: they are measured differently."""
 FigureName = Literal[
     "fig1", "fig2", "fig3", "fig4", "quality", "cost", "sensitivity", "noises", "scout",
-    "table1", "table2", "images", "learning",
+    "table1", "table2", "images", "learning", "tradeoff",
 ]  # fmt: skip
 CollectedName = Literal[
     "elbo",
@@ -55,11 +55,12 @@ CollectedName = Literal[
     "image_elbo",
     "bpd",
     "image_samples",
+    "image_quality",
     "training",
     "history",
     "runs",
 ]
-MEASURED_BY: dict[str, tuple[Family, Measure | None]] = {
+MEASURED_BY: dict[str, tuple[Family | None, Measure | None]] = {
     "elbo": ("mixture", "elbo"),
     "likelihood": ("mixture", "likelihood"),
     "samples": ("mixture", "samples"),
@@ -70,10 +71,11 @@ MEASURED_BY: dict[str, tuple[Family, Measure | None]] = {
     "image_elbo": ("images", "elbo"),
     "bpd": ("images", "likelihood"),
     "image_samples": ("images", "samples"),
-    "training": ("images", None),
+    "image_quality": ("images", "samples"),
+    "training": (None, None),
     "history": ("images", None),
 }
-"""Which measurement, of cells on which data, a table is collected from; None: the training itself."""
+"""Which measurement, of cells on which data, a table is collected from; None: the training itself, and any data."""
 VERBS: dict[tuple[Family, Measure | None], str] = {
     ("mixture", None): "train",
     ("mixture", "elbo"): "elbo",
@@ -99,6 +101,7 @@ FIGURE_TABLE: dict[FigureName, str] = {
     "table2": "table1",
     "images": "image_samples",
     "learning": "history",
+    "tradeoff": "tradeoff",
 }
 """The one table that each figure shows; the summary and the optimum are drawn from the elbo table."""
 IMAGE_FIGURES: dict[FigureName, tuple[str, ...]] = {
@@ -650,7 +653,7 @@ class Grid(Settings):
         cells = [
             keys
             for keys, block in grid(self.study)
-            if self.families[keys["dataset"]] == of_family and measure in (None, *block.measure)
+            if of_family in (None, self.families[keys["dataset"]]) and measure in (None, *block.measure)
         ]
         return [cell_name(keys) for keys in (cells if table != "running" else self._scouts(cells))]
 
@@ -746,7 +749,7 @@ class ImageElboSettings(Settings):
 
 
 class ImageSampleSettings(Settings):
-    images: Count = Field(default=16, description="Samples per seed and p_noise")
+    images: Count = Field(default=64, description="Samples per seed and p_noise; all are compared with the test images")
     steps_per_unit_time: Count = Field(default=500, description="Euler–Maruyama steps per unit of T")
 
 
@@ -816,8 +819,8 @@ class FigureSettings(Settings):
     def of(self, figure: FigureName) -> str:
         """The settings that one figure depends on, as JSON: what only another one uses is left out."""
         own = {"fig3": "capacities", "fig4": "histogram_T", "images": "images"}
-        not_of_images = {"dataset", "net"} if figure in IMAGE_FIGURES else set()
-        return self.canonical(exclude={"draw", *not_of_images, *(key for name, key in own.items() if name != figure)})
+        of_all = {"dataset", "net"} if figure in (*IMAGE_FIGURES, "tradeoff") else set()
+        return self.canonical(exclude={"draw", *of_all, *(key for name, key in own.items() if name != figure)})
 
 
 class Cell(Settings):
@@ -870,6 +873,11 @@ def _not_measured(figures: FigureSettings, blocks: Iterable[Block], families: di
             missing = [m for m in measures if m not in of_images]
             if missing:
                 text = f"{name} shows '{missing[0]}' of images, which no cell measures"
+                faults["draw", i] = fault(text, name, ("draw", i))
+            continue
+        if name == "tradeoff":
+            if not any({"likelihood", "samples"} & {*block.measure} for block in blocks):
+                text = "tradeoff shows quality against cost, for which some cell must measure likelihood or samples"
                 faults["draw", i] = fault(text, name, ("draw", i))
             continue
         measure = MEASURED_BY.get(FIGURE_TABLE[name], ("mixture", "elbo"))[1]

@@ -347,6 +347,52 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _count("not_finite", "Values that were not finite, and are black in `pixels`"),
         Column("pixels", "binary", "grey levels", "channels × size × size bytes, row by row"),
     ),
+    "image_quality": (
+        *CELL,
+        SEED,
+        P_NOISE,
+        Column(
+            "wasserstein1",
+            "float64",
+            "units of x",
+            "Sliced Wasserstein-1 distance of the samples to the test images, both of 8 bits, 128 grey levels to a "
+            "unit: the mean over directions; null if a sample is not finite",
+            nullable=True,
+            low=0.0,
+        ),
+        Column(
+            "wasserstein1_se",
+            "float64",
+            "units of x",
+            "Its bootstrap standard error over the samples; all cells share test images and directions. Null for a "
+            "single sample",
+            nullable=True,
+            low=0.0,
+        ),
+        Column(
+            "wasserstein1_floor",
+            "float64",
+            "units of x",
+            "What as many perfect samples are expected to have: as many training images, mean over disjoint sets; null "
+            "if there are fewer",
+            nullable=True,
+            low=0.0,
+        ),
+        Column(
+            "wasserstein1_floor_se",
+            "float64",
+            "units of x",
+            "Its standard error over the sets; null for one",
+            True,
+            0.0,
+        ),
+        _count("images", "Samples"),
+        _count("test_images", "Test images, all there are"),
+        _count("directions", "Random directions, the same for all cells"),
+        _count("steps", "Steps of Euler-Maruyama, each one evaluation of the score"),
+        _count("not_finite", "Samples with a value that is not finite"),
+        _text("data_digest", "SHA-256 of the images, both splits"),
+    ),
     "table1": (
         *CELL,
         P_NOISE,
@@ -388,6 +434,79 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("nfe_saved", "float64", "1", "1 - nfe / standard_nfe", True),
         Column("steps_saved", "float64", "1", "1 - T / standard_T: of the reverse SDE's steps, which go with T", True),
         _count("choices", "Pairs of T and p_noise, with a finite BPD of every image, that were compared"),
+    ),
+    "tradeoff": (
+        *CELL,
+        P_NOISE,
+        Column(
+            "training_seconds",
+            "float64",
+            "s",
+            "Wall-clock time of training all seeds; differs from run to run",
+            low=0.0,
+        ),
+        _text("training_device", "What it was trained on"),
+        _count("seeds", "Models, trained side by side"),
+        Column(
+            "nfe",
+            "float64",
+            "1",
+            "Cost of the probability-flow ODE: right-hand-side calls of RK45 for the likelihood of a batch",
+            True,
+            low=0.0,
+        ),
+        Column("nfe_sd", "float64", "1", "Its standard deviation over batches and seeds; null for one", True, low=0.0),
+        Column(
+            "sde_steps", "float64", "1", "Cost of the reverse SDE: steps of Euler-Maruyama per sample", True, low=0.0
+        ),
+        _text(
+            "unit", "Of elbo and likelihood: nats, the larger the better; bits per dimension, the smaller the better"
+        ),
+        Column(
+            "elbo",
+            "float64",
+            "see unit",
+            "Mean ELBO, which bounds the reverse SDE; null: not measured, or not finite for some seed or image",
+            True,
+        ),
+        Column("elbo_se", "float64", "see unit", "Its standard error; null for one seed of a mixture", True, low=0.0),
+        Column(
+            "likelihood", "float64", "see unit", "Mean log-likelihood, or BPD, under the probability-flow ODE", True
+        ),
+        Column("likelihood_se", "float64", "see unit", "Its standard error, likewise", True, low=0.0),
+        Column(
+            "distance",
+            "float64",
+            "units of x",
+            "Wasserstein-1 distance of samples of the reverse SDE to p_data, or of images to the test images; sliced "
+            "if d > 1",
+            True,
+            low=0.0,
+        ),
+        Column("distance_se", "float64", "units of x", "Its standard error, likewise", True, low=0.0),
+        Column(
+            "distance_floor",
+            "float64",
+            "units of x",
+            "What as many perfect samples are expected to have",
+            True,
+            low=0.0,
+        ),
+        Column("epsilon", "float64", "SDE time", "Where every integral over time begins; null if none was taken", True),
+        _text(
+            "efficient_ode",
+            "no: another row of this dataset and epsilon has no more nfe, and a likelihood that is at least as good "
+            "even less two standard errors of the difference, one of the two strictly; yes: no other row has so even "
+            "with these two standard errors added; undecided: else. Null: nfe or likelihood is not known, so the row "
+            "is not compared. Differences are of paired seeds and images, their errors widened by Student's quantile",
+            nullable=True,
+        ),
+        _text(
+            "efficient_sde",
+            "The same with sde_steps, elbo and distance, all three at least as good and one strictly; a quality that "
+            "no row of the dataset and epsilon has is left out",
+            nullable=True,
+        ),
     ),
     "bounds": (
         *CELL,

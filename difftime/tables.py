@@ -323,11 +323,24 @@ def _said_of(row: Any) -> str:
     return f"{name}: T* = {row.T_star:.2f} {interval}, ELBO {row.elbo_star:.3f}{se} nats{remark}"
 
 
-def _across_seeds(rows: pd.DataFrame, value: str, error: str) -> tuple[float, float]:
+def across_seeds(rows: pd.DataFrame, value: str, error: str) -> tuple[float, float]:
     """Mean over seeds and its standard error: over the images, which all seeds share, and over the seeds."""
     mean, n = rows[value].mean(), rows[value].notna().sum()
     between = rows[value].std(ddof=1) / math.sqrt(n) if n > 1 else 0.0
     return mean, math.hypot(rows[error].mean(), between)
+
+
+def one_set_of_images(*measured: pd.DataFrame) -> None:
+    """Raise BadTable if cells of one data set were measured on different images."""
+    digests = (
+        pd.concat([frame[["dataset", "data_digest"]] for frame in measured]).groupby("dataset").data_digest.nunique()
+    )
+    if (digests > 1).any():
+        names = ", ".join(digests.index[digests > 1])
+        raise BadTable(
+            f"The images of {names} changed between the measurements: their tables hold several data_digest. Delete "
+            "the cells of that data set and run again."
+        )
 
 
 def table1(bpd: pd.DataFrame, elbo: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
@@ -335,13 +348,7 @@ def table1(bpd: pd.DataFrame, elbo: pd.DataFrame, training: pd.DataFrame) -> pd.
 
     Raises BadTable if cells of one data set were measured on different images.
     """
-    digests = pd.concat([bpd, elbo]).groupby("dataset").data_digest.nunique()
-    if (digests > 1).any():
-        names = ", ".join(digests.index[digests > 1])
-        raise BadTable(
-            f"The images of {names} changed between the measurements: their tables hold several data_digest. Delete "
-            "the cells of that data set and run again."
-        )
+    one_set_of_images(bpd, elbo)
     rows = []
     cells = pd.concat([bpd[[*LINE, "T"]], elbo[[*LINE, "T"]]]).drop_duplicates()
     trained = training.set_index(["dataset", "sde", "net", "T"])
@@ -354,10 +361,10 @@ def table1(bpd: pd.DataFrame, elbo: pd.DataFrame, training: pd.DataFrame) -> pd.
         }  # fmt: skip
         own_bpd, own_elbo = (t[(t[list(here)] == pd.Series(here)).all(axis=1)] for t in (bpd, elbo))
         if len(own_bpd):
-            row["bpd"], row["bpd_se"] = _across_seeds(own_bpd, "bpd", "bpd_se")
+            row["bpd"], row["bpd_se"] = across_seeds(own_bpd, "bpd", "bpd_se")
             row |= own_bpd[["nfe", "nfe_sd", "batch", "images"]].mean().to_dict() | {"failed": own_bpd.failed.sum()}
         if len(own_elbo):
-            row["elbo_bpd"], row["elbo_bpd_se"] = _across_seeds(own_elbo, "elbo_bpd", "elbo_bpd_se")
+            row["elbo_bpd"], row["elbo_bpd_se"] = across_seeds(own_elbo, "elbo_bpd", "elbo_bpd_se")
             row |= own_elbo[["kl_low_bpd", "kl_high_bpd"]].mean().to_dict() | {"elbo_images": own_elbo.images.mean()}
         rows.append(row)
     columns = {c.name: c.type for c in TABLES["table1"]}

@@ -411,6 +411,11 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     ),
     # figures
     "unknown figure": ({"figures.draw": ["fig1", "fig5"]}, [("figures.draw[1]:", "must be 'fig1', 'fig2'", "'fig5'")]),
+    "quality against a cost that nobody measures": (
+        {"study": [{"dataset": "toy", "sde": "vp", "net": "mlp-32x2", "T": 0.5, "measure": "elbo"}],
+         "figures.draw": ["tradeoff"]},
+        [("figures.draw[0]:", "some cell must measure likelihood or samples", "'tradeoff'")],
+    ),
     "figure of a network outside the study": (
         {"figures.net": "mlp-8x8"},
         [("figures.net:", "fig1 shows 'samples' of dataset toy with this net, which no cell measures", "'mlp-8x8'")],
@@ -665,8 +670,9 @@ def test_cells_are_listed_by_the_measurements_of_their_block() -> None:
     for table in ("likelihood", "samples", "modes", "histogram", "cost"):
         assert measured[table] == toy
     assert measured["elbo"] == [*toy, *capacities]
-    for table in ("image_elbo", "bpd", "image_samples", "training", "history"):
+    for table in ("image_elbo", "bpd", "image_samples", "image_quality", "history"):
         assert measured[table] == images
+    assert measured["training"] == [cell_name(keys) for keys, _ in whole.grid()]
 
 
 def test_the_table_of_runs_has_every_verb_of_every_cell() -> None:

@@ -188,13 +188,29 @@ def scout_curves() -> pd.DataFrame:
     return table("scout_curves", rows)
 
 
+def tradeoff() -> pd.DataFrame:
+    rows = []
+    for cell in [*cells(net=("mlp-32x2",)), *image_cells()]:
+        T, sde, images = cell["T"], cell["sde"], cell["dataset"] == "mnist"
+        start = 0.4 if cell["p_noise"] == "standard" else 0.1
+        nats = CEILING - start * kl(sde, T) - gap("mlp-32x2", T)
+        value = 2 - 0.1 * nats if images else nats
+        quality = {"elbo": value, "elbo_se": 0.05, "likelihood": value + 0.1, "likelihood_se": 0.05}
+        quality |= {"distance": 0.1 - 0.05 * nats, "distance_se": 0.01, "distance_floor": 0.02}
+        cost = {"nfe": 100 + 60 * T, "sde_steps": 500.0 * T, "training_device": "CPU, 1 thread", "seeds": SEEDS}
+        verdict = {"efficient_ode": "yes" if T < 0.5 else "no", "efficient_sde": "undecided" if T < 0.5 else "no"}
+        unit = {"unit": "bits per dimension" if images else "nats"}
+        rows.append(cell | quality | cost | verdict | unit | {"training_seconds": 90.0 if images else 9.0})
+    return table("tradeoff", rows)
+
+
 FACTORY: dict[str, Callable[[], pd.DataFrame]] = {
     "samples": samples, "summary": summary, "histogram": histogram, "cost": cost,
     "optimum": optimum, "scout_curves": scout_curves,
-    "table1": table1, "image_samples": image_samples, "history": history,
+    "table1": table1, "image_samples": image_samples, "history": history, "tradeoff": tradeoff,
 }  # fmt: skip
 FIGURES = tuple(FIGURE_TABLE)
-TOY_FIGURES = tuple(name for name in FIGURES if name not in IMAGE_FIGURES)
+TOY_FIGURES = tuple(name for name in FIGURES if name not in (*IMAGE_FIGURES, "tradeoff"))
 
 
 def drawn(name: str, frame: pd.DataFrame | None = None, settings: FigureSettings = SETTINGS) -> Figure:
@@ -257,6 +273,7 @@ UNITS = {
     "table2": ["[bits per dimension]", "NFE [1]", "diffusion time"],
     "images": [],
     "learning": ["[nats per image]", "training step"],
+    "tradeoff": ["[nats]", "[bits per dimension]", "[units of $x$]", "NFE of the ODE [1]", "steps of the SDE [1]"],
 }
 
 
@@ -749,9 +766,9 @@ def test_every_figure_has_a_caption_of_its_own_with_its_settings() -> None:
     for name, text in captions.items():
         assert "p_noise: standard" in text
         assert "epsilon 1e-05" in text
-        assert ("width 5" in text) == (name == "sensitivity")
-        assert ("width 7" in text) == (name in IMAGE_FIGURES or name == "sensitivity")
-        assert ("path pictures" in text) == (name in IMAGE_FIGURES)
+        assert ("width 5" in text) == (name in ("sensitivity", "tradeoff"))
+        assert ("width 7" in text) == (name in (*IMAGE_FIGURES, "sensitivity", "tradeoff"))
+        assert ("path pictures" in text) == (name in (*IMAGE_FIGURES, "tradeoff"))
         assert ("means [1.0, 3.0]" in text) == (name not in IMAGE_FIGURES)
 
 
@@ -765,3 +782,52 @@ def test_every_table_has_a_caption(name: str) -> None:
 
 def test_the_report_describes_the_grid() -> None:
     assert "T: [0.5, 1.0]" in caption("workflow.rst", config=CONFIG)
+
+
+def test_tradeoff_has_a_row_of_panels_per_data_set_and_shows_the_tables_values(pictures: dict[str, Figure]) -> None:
+    frame, axes = tradeoff(), pictures["tradeoff"].axes
+    assert len(axes) == 6
+    panels = [("nfe", "likelihood"), ("sde_steps", "elbo"), ("sde_steps", "distance")]
+    for (dataset, (cost, quality)), one in zip(product(("toy", "mnist"), panels), axes, strict=True):
+        shown = frame[frame.dataset == dataset]
+        for line, (sde, p_noise) in zip(curves(one), product(SDES, ("standard", "matched")), strict=True):
+            own = shown[(shown.sde == sde) & (shown.p_noise == p_noise)].sort_values("T")
+            assert line.get_xdata() == pytest.approx(own[cost].to_numpy())
+            assert line.get_ydata() == pytest.approx(own[quality].to_numpy())
+            assert (line.get_linestyle(), line.get_label()) == (
+                style.LINE_STYLES[sde], style.P_NOISES[p_noise].label,
+            )  # fmt: skip
+
+
+def test_tradeoff_rings_what_the_table_calls_efficient_and_nothing_else(pictures: dict[str, Figure]) -> None:
+    frame = tradeoff().query("dataset == 'mnist' and T < 0.5")
+    for one, verdict, cost in zip(
+        pictures["tradeoff"].axes[3:], ("yes", "undecided", "undecided"), ("nfe", "sde_steps", "sde_steps"), strict=True
+    ):
+        ringed = [
+            (line.get_gid(), x)
+            for line in one.lines
+            if line.get_gid() in ("yes", "undecided")
+            for x in line.get_xdata()
+        ]
+        assert sorted(ringed) == sorted((verdict, x) for x in frame[cost])
+    assert {"efficient", "efficiency not decided"} <= legend_of(pictures["tradeoff"])
+
+
+def test_tradeoff_says_which_t_a_point_has_and_which_way_is_better(pictures: dict[str, Figure]) -> None:
+    toy, *_, mnist = pictures["tradeoff"].axes[0], pictures["tradeoff"].axes[3]
+    assert {text.get_text() for text in mnist.texts} == {f"{T:g}" for T in IMAGE_TIMES}
+    assert "more is better" in toy.get_ylabel()
+    assert "less is better" in mnist.get_ylabel()
+
+
+def test_tradeoff_leaves_a_panel_empty_where_nothing_is_measured() -> None:
+    lacking = without(tradeoff(), ["distance", "distance_se", "distance_floor"], dataset="mnist")
+    axes = drawn("tradeoff", lacking).axes
+    assert [bool(curves(one)) for one in axes] == [True] * 5 + [False]
+    assert [text.get_text() for text in axes[5].texts] == ["not measured"]
+
+
+def test_tradeoff_of_a_study_without_any_cost_is_refused() -> None:
+    with pytest.raises(tables.BadTable, match="table is empty"):
+        drawn("tradeoff", tradeoff().assign(nfe=math.nan, sde_steps=math.nan))

@@ -24,6 +24,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import wasserstein_distance
 from typer.testing import CliRunner, Result
 
 from difftime import tables
@@ -31,12 +32,13 @@ from difftime import train as training
 from difftime.cell import RESUME, WEIGHTS, build
 from difftime.checkpoint import load_weights, save_weights
 from difftime.cli import app
-from difftime.config import Cell, ImageSettings, MixtureSettings
+from difftime.config import Cell, ImageSettings, MixtureSettings, read_cell
 from difftime.image_elbo import ImageElbo
 from difftime.images import mnist5k
 from difftime.likelihood import OdeLikelihood, ode_likelihood
 from difftime.pixels import bits_per_dimension
 from difftime.progress import Progress
+from difftime.quality import directions, perfect_sliced_wasserstein1, projections
 from difftime.schemas import TABLES, arrow_schema
 from difftime.verbs import bpd as verb
 from difftime.verbs import image_elbo as elbo_verb
@@ -54,7 +56,7 @@ BOTH = ["--p-noise", "standard", "--p-noise", "matched"]
 QUICK = {"bpd": BPD, "image-elbo": ELBO, "image-samples": SAMPLES}
 OUTPUTS = {
     "train": ["history", "training"], "bpd": ["bpd", "bpd_images"], "image-elbo": ["image_elbo", "image_elbo_images"],
-    "image-samples": ["image_samples"],
+    "image-samples": ["image_samples", "image_quality"],
 }  # fmt: skip
 CURVE = ["seed", "p_noise"]
 
@@ -236,6 +238,24 @@ def test_samples_are_images_of_the_datas_shape_and_come_out_the_same_again(cell:
     assert set(rows.steps) == {2}
     measure("image-samples", cell)
     pd.testing.assert_frame_equal(read(cell, "image_samples"), rows)
+    pd.testing.assert_frame_equal(read(cell, "image_quality"), read(measured, "image_quality"))
+
+
+def test_the_distance_in_the_table_is_that_of_the_images_in_the_other_one(measured: Path) -> None:
+    data = build(read_cell(measured)).images
+    drawn, quality = read(measured, "image_samples"), read(measured, "image_quality")
+    floor, floor_se = perfect_sliced_wasserstein1(data.train, projections(data.test), 3)
+    for keys, rows in drawn.groupby(CURVE):
+        (row,) = quality[(quality[CURVE] == list(keys)).all(axis=1)].itertuples()
+        pixels = np.stack([np.frombuffer(one, np.uint8).reshape(data.shape) for one in rows.pixels])
+        both = (torch.from_numpy(pixels), data.test)
+        points = [(k.flatten(1).double() / 128) @ directions(data.d).mT for k in both]
+        oracle = np.mean([wasserstein_distance(a, b) for a, b in zip(*(p.mT.numpy() for p in points), strict=True)])
+        assert row.wasserstein1 == pytest.approx(oracle, rel=1e-12)
+        assert row.wasserstein1_se > 0
+        assert (row.wasserstein1_floor, row.wasserstein1_floor_se) == (floor, floor_se)
+        assert (row.images, row.test_images, row.steps, row.not_finite) == (3, TEST, 2, 0)
+    assert set(quality.data_digest) == {data.digest}
 
 
 def test_colour_images_in_a_folder_pass_through_every_verb(tmp_path: Path) -> None:
@@ -458,6 +478,11 @@ def test_samples_that_are_not_finite_are_counted_and_told(
     assert [pixels[:6] for pixels in rows.pixels[failed]] == [bytes(6)] * 2
     assert rows.pixels[~failed].equals(sound.pixels[~failed])
     assert "1 of 6 images have values that are not finite" in caplog.text
+    quality, whole = (read(one, "image_quality").sort_values(CURVE) for one in (cell, measured))
+    assert quality.not_finite.to_list() == [0, 0, 1, 1]
+    for column in ("wasserstein1", "wasserstein1_se"):
+        assert quality[column].isna().to_list() == [False, False, True, True]
+    assert quality.wasserstein1[:2].to_list() == whole.wasserstein1[:2].to_list()
 
 
 # Exploding variance
@@ -803,7 +828,7 @@ def python_is_full(*_: Any, **__: Any) -> None:
         ("train", train_verb, "train", "datasets.mine.training.batch = 4"),
         ("bpd", verb, "ode_likelihood", "bpd.batch = 100"),
         ("image-elbo", elbo_verb, "image_elbo", "image_elbo.batch = 256"),
-        ("image-samples", samples_verb, "reverse_sde", "image_samples.images = 16"),
+        ("image-samples", samples_verb, "reverse_sde", "image_samples.images = 64"),
     ],
 )
 def test_a_lack_of_memory_names_the_setting_to_change(

@@ -8,13 +8,18 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from difftime.mixture import Mixture
+from difftime.pixels import SCALE
 from difftime.quality import (
+    DIRECTIONS,
     REPRESENTATIVES,
     histogram,
     histogram_edges,
     median_log_prob,
     mode_shares,
+    perfect_sliced_wasserstein1,
+    projections,
     quantiles,
+    sliced_wasserstein1,
     true_shares,
     wasserstein1,
     wasserstein1_floor,
@@ -99,3 +104,73 @@ def test_a_histogram_counts_every_sample_inside_once(toy: Mixture) -> None:
     assert share[0].tolist() == pytest.approx(expected.tolist())
     assert share[1].sum() == 0
     assert toy.cdf(edges[-1]) - toy.cdf(edges[0]) > 0.9999
+
+
+def grey_images(n: int, name: str, shape: tuple[int, ...] = (1, 6, 6), low: int = 0, high: int = 200) -> torch.Tensor:
+    return torch.randint(low, high, (n, *shape), generator=stream(name)).to(torch.uint8)
+
+
+def distance(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
+    return sliced_wasserstein1(projections(x), projections(y), stream("resampled"))
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (24, 60), (7, 50), (1, 3)])
+def test_the_distance_of_two_samples_is_scipys_in_every_direction(n: int, m: int) -> None:
+    x, y = projections(grey_images(n, "x")), projections(grey_images(m, "y", high=256))
+    assert x.shape == (n, DIRECTIONS)
+    oracle = np.mean([wasserstein_distance(a, b) for a, b in zip(x.mT.numpy(), y.mT.numpy(), strict=True)])
+    assert sliced_wasserstein1(x, y, stream("resampled"))[0] == pytest.approx(oracle, rel=1e-12)
+
+
+def test_equal_images_are_at_distance_zero_also_if_one_set_has_them_twice_or_in_another_order() -> None:
+    x = grey_images(30, "x")
+    for y in (x, x.flip(0), torch.cat([x, x])):
+        assert distance(x, y)[0] == pytest.approx(0, abs=1e-14)
+    assert distance(x, x + 1)[0] > 0
+
+
+def test_brighter_images_are_as_far_as_the_shift_projects_on_the_directions() -> None:
+    """W1 of a shift v is |<v, theta>|; over all directions of d dimensions its mean is |v| Gamma(d/2) / ..., a law."""
+    x, d, levels = grey_images(50, "x"), 36, 32
+    shift = torch.full((1, 1, 6, 6), 128 + levels, dtype=torch.uint8)
+    along = (projections(shift) - projections(torch.full_like(shift, 128)))[0].abs().mean().item()
+    assert distance(x + levels, x)[0] == pytest.approx(along, rel=1e-12)
+    length = levels / SCALE * math.sqrt(d)
+    mean = length * math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi)
+    spread = math.sqrt(length**2 / d - mean**2)
+    assert along == pytest.approx(mean, abs=4 * spread / math.sqrt(DIRECTIONS))
+
+
+def test_projections_do_not_depend_on_how_many_are_held_at_once() -> None:
+    x = grey_images(10, "x", (3, 4, 4))
+    assert torch.allclose(projections(x, block=3), projections(x), atol=1e-14)
+
+
+def test_the_error_of_a_distance_is_the_scatter_of_new_samples() -> None:
+    """Far from the floor it is right; for perfect samples it may be too large, by 1 / sqrt(1 - 2 / pi) = 1.66."""
+    y = grey_images(400, "y")
+    for high, most in ((120, 1.25), (200, 1.9)):
+        found = [distance(grey_images(60, f"x{k}", high=high), y) for k in range(60)]
+        values, errors = np.array(found).T
+        # the scatter of 60 values is known to 9 %
+        assert 0.75 < errors.mean() / values.std(ddof=1) < most
+
+
+def test_the_floor_of_images_is_what_perfect_samples_have_and_falls_with_their_number() -> None:
+    train, test = grey_images(1600, "train"), projections(grey_images(500, "test"))
+    floors = {n: perfect_sliced_wasserstein1(train, test, n) for n in (25, 100)}
+    for n, (floor, se) in floors.items():
+        fresh = [sliced_wasserstein1(projections(grey_images(n, f"x{k}")), test, stream("r"))[0] for k in range(20)]
+        spread = math.hypot(se, np.std(fresh, ddof=1) / math.sqrt(len(fresh)))
+        assert floor == pytest.approx(np.mean(fresh), abs=4 * spread)
+    # as sqrt(1/n + 1/m), for normal projections
+    ratio = math.sqrt((1 / 25 + 1 / 500) / (1 / 100 + 1 / 500))
+    assert floors[25][0] / floors[100][0] == pytest.approx(ratio, rel=0.06)
+
+
+def test_too_few_training_images_have_no_floor_and_a_single_set_no_error() -> None:
+    train, test = grey_images(10, "train"), projections(grey_images(9, "test"))
+    assert all(map(math.isnan, perfect_sliced_wasserstein1(train, test, 11)))
+    floor, se = perfect_sliced_wasserstein1(train, test, 10)
+    assert floor > 0
+    assert math.isnan(se)

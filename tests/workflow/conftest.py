@@ -35,10 +35,11 @@ STUDY = {
     "study": [
         {"dataset": "toy", "sde": "vp", "net": "mlp-16x1", "T": [0.3, 0.6]},
         {"dataset": "other", "sde": "vp", "net": "mlp-16x1", "T": [0.6], "measure": "elbo"},
-        {"dataset": "pictures", "sde": "vp", "net": "tiny", "T": [0.4], "measure": ["elbo", "likelihood"]},
+        {"dataset": "pictures", "sde": "vp", "net": "tiny", "T": [0.4]},
     ],
     "bpd": {"images": 2, "batch": 2, "rtol": 0.1, "atol": 0.1},
     "image_elbo": {"images": 2, "pairs": 1},
+    "image_samples": {"images": 2, "steps_per_unit_time": 20},
     "elbo": {"time_steps": 20},
     "likelihood": {"points": 32, "grid_cells": 128, "grid_steps": 12},
     "samples": {"points": 64, "steps_per_unit_time": 20},

@@ -52,7 +52,7 @@ def test_editing_elbo_re_runs_the_elbo_jobs_and_nothing_upstream(clone) -> None:
     clone.edit("difftime/elbo.py", "total += 0.5 * weight * mean", "total += weight * mean * 0.5")
     planned = clone.planned()
     assert planned.pop("elbo") == 3
-    assert planned.keys() == {"collect", "optimum", "bounds", "summarise"}
+    assert planned.keys() == {"collect", "optimum", "bounds", "summarise", "tradeoff"}
 
 
 def test_editing_a_comment_or_a_docstring_re_runs_nothing(clone) -> None:
@@ -76,8 +76,20 @@ def test_changing_a_measurement_of_images_re_runs_it_and_what_follows_only(
 ) -> None:
     clone.change(**{section: value})
     assert clone.planned() == {
-        rule: 1, "collect": 2, "table1": 1, "table2": 1, "figure": 1,
+        rule: 1, "collect": 2, "table1": 1, "table2": 1, "tradeoff": 1, "figure": 1,
     }  # its own table and that of the runs  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{"image_samples__images": 3}, {"image_samples__steps_per_unit_time": 30}])
+def test_drawing_other_images_re_runs_what_is_made_of_them_only(clone, settings: dict) -> None:
+    clone.change(**settings)
+    # collected: the images, their distances, the runs
+    assert clone.planned() == {"image_samples": 1, "collect": 3, "tradeoff": 1}
+
+
+def test_editing_the_trade_off_makes_its_table_anew_only(clone) -> None:
+    clone.edit("difftime/tradeoff.py", "ERRORS = 2.0", "ERRORS = 3.0")
+    assert clone.planned() == {"tradeoff": 1}
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ NOISES = {
     for name in STUDY.datasets
 }
 MEASURED = {table: STUDY.cells().measured(table) for table in MEASURED_BY}
+TRADED = ["training", "elbo", "likelihood", "samples", "bpd", "image_elbo"]
+TRADED += ["image_quality"]
 RUNNING = STUDY.scout.canonical(exclude={"cells"})
 TABLES = [table for table in MEASURED_BY if MEASURED[table]]
 if MEASURED["elbo"]:
@@ -55,7 +57,7 @@ if MEASURED["elbo"] and MEASURED["likelihood"]:
     TABLES += ["bounds"]
 if MEASURED["bpd"] and MEASURED["image_elbo"]:
     TABLES += ["table1", "table2"]
-TABLES += ["runs"]
+TABLES += ["tradeoff", "runs"]
 
 
 wildcard_constraints:
@@ -144,6 +146,29 @@ def summary_options(wildcards, input):
     return " ".join(
         f"--{table} {quote(input[table])}"
         for table in ("likelihood", "samples")
+        if MEASURED[table]
+    )
+
+
+def traded(wildcards):
+    """The tables that this study's trade-off draws on, and what was measured of each image."""
+    tables = {
+        table: f"{RESULTS}/tables/{table}.parquet"
+        for table in TRADED
+        if MEASURED[table]
+    }
+    images = [
+        f"{RESULTS}/cells/{cell}/{table}_images.parquet"
+        for table in ("bpd", "image_elbo")
+        for cell in MEASURED[table]
+    ]
+    return tables | {"images": images}
+
+
+def tradeoff_options(wildcards, input):
+    return " ".join(
+        f"--{table.replace('_', '-')} {quote(input[table])}"
+        for table in TRADED
         if MEASURED[table]
     )
 

@@ -219,6 +219,7 @@ rule image_samples:
         noises=fitted,
     output:
         image_samples=f"{CELL}/image_samples.parquet",
+        image_quality=f"{CELL}/image_quality.parquet",
         run=f"{CELL}/run_image_samples.parquet",
     log:
         f"{LOG}/image_samples.log",

@@ -164,6 +164,28 @@ rule table2:
         "difftime table2 --table1 {input.table1:q} --output {output.parquet:q} > {log:q} 2>&1"
 
 
+rule tradeoff:
+    input:
+        unpack(traded),
+        cells=f"{RESULTS}/cells.json",
+    output:
+        parquet=f"{RESULTS}/tables/tradeoff.parquet",
+        markdown=f"{RESULTS}/tables/tradeoff.md",
+        html=in_report("tradeoff"),
+    log:
+        f"{RESULTS}/logs/tradeoff.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    params:
+        options=tradeoff_options,
+        code=fingerprint("tradeoff"),
+    shell:
+        "difftime tradeoff --cells {input.cells:q} {params.options} --output {output.parquet:q} > {log:q} 2>&1"
+
+
 rule figure:
     input:
         table=figure_table,
