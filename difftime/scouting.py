@@ -64,7 +64,7 @@ def predicted_gap(models: dict[float, _Model], T: np.ndarray) -> np.ndarray:
         raise BadTable(f"Models trained up to T = {ends[0]:g} to {ends[-1]:g} predict nothing at T = {beyond:g}.")
     parts = []
     for low, high in pairwise(ends):
-        here, at_low = T[(low <= T) & (T < high)], np.array([low])
+        here, at_low = T[(low <= T) & (high > T)], np.array([low])
         ratio = models[low](at_low) - models[high](at_low)
         parts.append(models[high](here) + (high - here) / (high - low) * ratio)
     return np.exp(np.hstack([*parts, models[ends[-1]](T[ends[-1] <= T])]))

@@ -43,9 +43,9 @@ def _saved(line: pd.DataFrame) -> str:
     """What the cells of one method took of the hours that it stands against."""
     first = line.iloc[0]
     if not math.isfinite(first.hours) or not first.grid_hours > 0:
-        return f"training: {first.hours_of}"
+        return f"training: {first.hours_of}, no sum"
     part = f"{first.hours:.2g} of {first.grid_hours:.2g} {first.hours_of}-hours"
-    return f"training: {part}, {1 - first.hours / first.grid_hours:.0%} saved"
+    return f"training: {part}, {100 * (1 - first.hours / first.grid_hours):.0f} % saved"
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, linestyle: str | tuple) -> None:
