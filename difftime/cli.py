@@ -360,11 +360,9 @@ def refine(
     from difftime.files import atomic
     from difftime.scouting import decide
 
+    of_line = _settings(RefineSettings, settings)
+    of_optimum = parse(OptimumSettings, _json(optimum, "--optimum"), "--optimum")
     frame = tables.collect(running, "running")
-    of_line, of_optimum = (
-        _settings(RefineSettings, settings),
-        parse(OptimumSettings, _json(optimum, "--optimum"), "--optimum"),
-    )
     found = decide(frame[frame.p_noise == p_noise], of_line, of_optimum, seed)
     with atomic(output) as temporary:
         temporary.write_text(found.canonical() + "\n")

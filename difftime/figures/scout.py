@@ -84,7 +84,7 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
             axes.set_title(f"{style.sde_title(sde)}, {name}", loc="left", fontweight="bold")
             text = ", ".join(f"{method} {T_star}" for method, T_star in told.items())
             axes.set_title(f"$T^*$: {text}", loc="right", color=style.OPTIMUM_TEXT, fontsize="x-small")
-            style.note(axes, 0.5, 0.03, _saved(own[own.method == "all models"]), ha="center", va="bottom")
+            style.note(axes, 0.5, 0.03, _saved(own[own.method == "all models"]), ha="center", va="bottom", zorder=1)
         style.time_axis(column[-1])
     for axes in grid[:, 0]:
         axes.set_ylabel("ELBO [nats]")
