@@ -250,15 +250,14 @@ def decide(running: pd.DataFrame, refine: RefineSettings, settings: OptimumSetti
     found |= place | {"below": below, "above": above, "interior": best["interior"]}
     stopped, why = _verdict(place, below, above, bool(best["interior"]), refine)
     if stopped is None and len(trained) >= refine.cells:
-        stopped, why = (
-            "budget",
-            f"its {refine.cells} cells are spent, and those beside T* are {above - below:.3g} apart",
-        )
+        stopped, why = "budget", f"its {refine.cells} cells are spent; those beside T* are {above - below:.3g} apart"
     elif stopped is None:
         found["add"] = _next(place["T_star"], below, above, trained, refine.tolerance)
         stopped, why = (None, f"T = {found['add']} is next") if found["add"] else ("place", "no T is left beside T*")
-    interval = f"T* = {place['T_star']:.3g} [{place['T_star_low']:.3g}, {place['T_star_high']:.3g}]"
-    return Decision.model_validate(found | {"stopped": stopped, "why": f"{line}, {p_noise}: {interval}; {why}"})
+    said = f"T* = {place['T_star']:.3g} [{place['T_star_low']:.3g}, {place['T_star_high']:.3g}]"
+    said += "" if best["interior"] else ", at the EDGE"
+    said += f", {len(trained) - len(usable)} cells left out, not finite" if len(usable) < len(trained) else ""
+    return Decision.model_validate(found | {"stopped": stopped, "why": f"{line}, {p_noise}: {said}; {why}"})
 
 
 def _the_line(running: pd.DataFrame) -> tuple[str, str]:
@@ -274,8 +273,8 @@ def _the_line(running: pd.DataFrame) -> tuple[str, str]:
     return " ".join(line), p_noise
 
 
-def _step(tolerance: float) -> int:
-    """Decimals that T are rounded to, so that folders have short names: steps of at most a fifth of the tolerance."""
+def _decimals(tolerance: float) -> int:
+    """Decimals of added T, so that folders have short names: steps of at most a fifth of the tolerance."""
     return max(0, -math.floor(math.log10(tolerance / 5) + 1e-9))
 
 
@@ -284,7 +283,7 @@ def _neighbours(T_star: float, usable: np.ndarray, tolerance: float) -> tuple[fl
 
     One at T* itself, to the precision of the added T, is on neither side: the optimum may lie on both.
     """
-    apart = 0.5 * 10.0 ** -_step(tolerance)
+    apart = 0.5 * 10.0 ** -_decimals(tolerance)
     below, above = usable[usable < T_star - apart], usable[usable > T_star + apart]
     return float(below.max(initial=usable[0])), float(above.min(initial=usable[-1]))
 
@@ -296,7 +295,7 @@ def _verdict(
     if above - below > refine.tolerance * (1 + 1e-9):
         return None, ""
     if not interior:
-        return "edge", "T* is no optimum but the EDGE of the T studied; move that outward"
+        return "edge", "no optimum lies inside the T studied: move that edge outward"
     if place["T_star_high"] - place["T_star_low"] <= refine.tolerance:
         return "narrow", f"known to {refine.tolerance:g}"
     return "seeds", f"its cells are within {refine.tolerance:g}; only more seeds make the interval narrower"
@@ -310,12 +309,12 @@ def _next(T_star: float, below: float, above: float, trained: np.ndarray, tolera
     """
     left, right = T_star - below, above - T_star
     toward = 1.0 if right > left else -1.0
-    coincident = np.abs(trained - T_star).min() <= 0.5 * 10.0 ** -_step(tolerance)
+    coincident = np.abs(trained - T_star).min() <= 0.5 * 10.0 ** -_decimals(tolerance)
     if coincident or min(left, right) > tolerance:
         wanted = T_star + toward * tolerance / 2
     else:
         wanted = (below if toward > 0 else above) + toward * min(tolerance, (above - below) / 2)
-    decimals = _step(tolerance)
+    decimals = _decimals(tolerance)
     whole = np.arange(math.ceil(below * 10**decimals), math.floor(above * 10**decimals) + 1) / 10**decimals
     short = [T for T in whole.tolist() if below < T < above and float(f"{T:g}") == T and T not in trained]
     return min(short, key=lambda T: abs(T - wanted), default=None)
