@@ -30,6 +30,8 @@ localrules:
     collect,
     optimum,
     scout,
+    refine,
+    refined,
     bounds,
     summarise,
     table1,

@@ -25,7 +25,10 @@ import yaml
 from safetensors import safe_open
 
 ROOT = Path(__file__).parent.parent
-TIMED = ("seconds", "training_seconds", "points_per_second", "images_per_second", "peak_memory")
+TIMED = (
+    "seconds", "training_seconds", "points_per_second", "images_per_second", "peak_memory",
+    "hours", "line_hours", "saved_hours", "grid_hours", "grid_hours_se",
+)  # fmt: skip
 """Columns that differ from run to run."""
 RUN = ("dataset", "sde", "net", "T", "verb", "settings")
 STUDY = {

@@ -22,6 +22,7 @@ from difftime.config import (
     BadSettings,
     BpdSettings,
     CollectedName,
+    Decision,
     ElboSettings,
     FigureName,
     FigureSettings,
@@ -32,14 +33,19 @@ from difftime.config import (
     ImageSampleSettings,
     ImageSettings,
     LikelihoodSettings,
+    Line,
     NoiseName,
     NoiseSettings,
     OptimumSettings,
+    RefineSettings,
     RunningSettings,
     SampleSettings,
     Settings,
     Study,
+    added_times,
+    decisions,
     parse,
+    round_name,
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -266,7 +272,7 @@ def collect(
     """
     from difftime import tables
 
-    there, missing = _parts(cells, table)
+    there, missing = _parts(cells, table, partial)
     if not partial:
         there += missing
     elif output.resolve().parent == (cells.parent / "tables").resolve():
@@ -279,9 +285,31 @@ def collect(
         typer.echo(f"{len(missing)} of {len(there) + len(missing)} parts of {table} are missing.", err=True)
 
 
-def _parts(cells: Path, table: CollectedName) -> tuple[list[Path], list[Path]]:
+def _grid(cells: Path) -> Grid:
+    return parse(Grid, _json(cells.read_text(), str(cells)), str(cells))
+
+
+def _made(cells: Path, line: Line) -> Callable[[int], Path]:
+    """Where the decision of a round on a line is."""
+    return lambda round: cells.parent / round_name(line, round)
+
+
+def _added(cells: Path, line: Line, partial: bool) -> list[float]:
+    """The times added to a line: of a refinement that goes on those so far, if that is asked for."""
+    times = []
+    try:
+        for T in added_times(_made(cells, line)):
+            times.append(T)
+    except FileNotFoundError as error:
+        if not partial:
+            raise
+        typer.echo(f"WARNING: cells may be to come: {error}", err=True)
+    return times
+
+
+def _parts(cells: Path, table: CollectedName, partial: bool = False) -> tuple[list[Path], list[Path]]:
     """The files that a table is collected from: those that are there, and those that are not."""
-    grid = parse(Grid, _json(cells.read_text(), str(cells)), str(cells))
+    grid = _grid(cells).extended(lambda line: _added(cells, line, partial))
     paths = [cells.parent / "cells" / part for part in grid.parts(table)]
     return [path for path in paths if path.exists()], [path for path in paths if not path.exists()]
 
@@ -300,8 +328,10 @@ def scout(
     running: Table,
     elbo: Table,
     optimum: Table,
+    runs: Table,
     output: Output,
     curves: Annotated[Path, typer.Option(help="Where to write the predicted curves")],
+    refined: Annotated[Path | None, typer.Option(help="Left out if the study refines no line")] = None,
     seed: int = 0,
     settings: JsonText = "{}",
 ) -> None:
@@ -309,10 +339,53 @@ def scout(
     from difftime import tables
     from difftime.scouting import scout
 
-    frames = [tables.read(path, name) for name, path in {"running": running, "elbo": elbo, "optimum": optimum}.items()]
-    found, lines = scout(*frames, _settings(OptimumSettings, settings), seed)
+    paths = {"running": running, "elbo": elbo, "optimum": optimum, "runs": runs}
+    frames = [tables.read(path, name) for name, path in paths.items()]
+    whole = tables.read(refined, "refined") if refined else tables.empty("refined")
+    found, lines = scout(*frames, whole, _settings(OptimumSettings, settings), seed)
     tables.save(lines, "scout_curves", curves)
     tables.save(found, "scout", output)
+
+
+@_verb
+def refine(
+    running: Annotated[list[Path], typer.Argument(help="running.parquet of all the line's cells so far")],
+    p_noise: Annotated[NoiseName, typer.Option(help="The one whose optimum is looked for")],
+    settings: Annotated[str, typer.Option(help="tolerance and cells, as JSON")],
+    output: Output,
+    optimum: JsonText = "{}",
+    seed: int = 0,
+) -> None:
+    """Decide which T of a line to train next, or why none: -> a file with the decision."""
+    from difftime import tables
+    from difftime.files import atomic
+    from difftime.scouting import decide
+
+    of_line = _settings(RefineSettings, settings)
+    of_optimum = parse(OptimumSettings, _json(optimum, "--optimum"), "--optimum")
+    frame = tables.collect(running, "running")
+    found = decide(frame[frame.p_noise == p_noise], of_line, of_optimum, seed)
+    with atomic(output) as temporary:
+        temporary.write_text(found.canonical() + "\n")
+    typer.echo(f"{'WARNING: ' if found.stopped not in (None, 'narrow') else ''}{found.why}")
+
+
+@_verb
+def refined(
+    cells: Annotated[Path, typer.Option(help="The study's grid, beside the folder refine")],
+    runs: Table,
+    optimum: Table,
+    output: Output,
+) -> None:
+    """How the refinement of every line went and ended, and what its training took."""
+    from difftime import tables
+    from difftime.scouting import refined
+
+    def decided(line: Line) -> list[Decision]:
+        return [*decisions(_made(cells, line))]
+
+    frames = tables.read(runs, "runs"), tables.read(optimum, "optimum")
+    tables.save(refined(_grid(cells).study, decided, *frames), "refined", output)
 
 
 @_verb

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import shorten
@@ -112,6 +112,10 @@ IMAGE_FIGURES: dict[FigureName, tuple[str, ...]] = {
 }
 """What is measured of images for the figures that show them."""
 KEYS = ("dataset", "sde", "net", "T")
+Line = dict[str, str]
+"""A cell's key columns without T."""
+Stop = Literal["narrow", "seeds", "edge", "budget", "place", "diverged"]
+"""Why a refinement ends; `scouting.decide` says what each means."""
 
 
 Place = tuple[int | str, ...]
@@ -586,6 +590,15 @@ def _fitting(net: str, info: Info) -> str:
     return net
 
 
+class RefineSettings(Settings):
+    """Cells that a study adds by itself where it predicts the optimal T."""
+
+    tolerance: Positive = Field(
+        description="SDE time: enough is the interval of T*, and the distance of the trained T around it, of this width"
+    )
+    cells: AtLeast2 = Field(description="Cells that each dataset × sde × net may have at most, with the block's own T")
+
+
 class Block(Settings):
     """A part of the grid: every combination of its data sets, SDEs, networks and times becomes a cell."""
 
@@ -594,6 +607,87 @@ class Block(Settings):
     net: Listed[Annotated[Known, AfterValidator(_fitting)]]
     T: Listed[Time] = Field(description="Diffusion times")
     measure: Listed[Measure] = ("elbo", "likelihood", "samples")
+    refine: RefineSettings | None = Field(
+        default=None,
+        description="Add T between the smallest and the largest, around the optimum predicted for the first p_noise "
+        "that needs no fitting; null: none",
+    )
+
+    @field_validator("refine")
+    @classmethod
+    def _refinable(cls, refine: RefineSettings | None, info: Info) -> RefineSettings | None:
+        T, faults = info.data.get("T"), []
+        if refine is None:
+            return refine
+        if "elbo" not in info.data.get("measure", ("elbo",)):
+            faults.append(fault("needs 'elbo' among what the block measures", info.data["measure"]))
+        if T and len(T) < 2:
+            faults.append(fault("needs two T at least, between which it adds others", T))
+        elif T and refine.tolerance >= max(T) - min(T):
+            text = f"must be less than {max(T) - min(T):g}, the distance of the block's smallest and largest T"
+            faults.append(fault(text, refine.tolerance, ("tolerance",)))
+        if T and refine.cells < len(T):
+            faults.append(fault(f"must be at least {len(T)}, the block's own T", refine.cells, ("cells",)))
+        refuse(faults)
+        return refine
+
+    def lines(self) -> list[Line]:
+        """The key columns, without T, of the curves over T that the block is made of."""
+        columns = itertools.product(self.dataset, self.sde, self.net)
+        return [dict(zip(KEYS, one, strict=False)) for one in columns]
+
+
+def refined_lines(blocks: Iterable[Block]) -> list[tuple[Line, Block]]:
+    """The lines that get further cells, and the block each is from."""
+    return [(line, block) for block in blocks if block.refine is not None for line in block.lines()]
+
+
+class Decision(Settings):
+    """What the refinement of a line found in one round: a T to train next, or why there is none."""
+
+    p_noise: NoiseName = Field(description="The one whose optimum is looked for")
+    trained: Filled[Positive] = Field(description="T of the line's cells so far")
+    left_out: tuple[Positive, ...] = Field(description="Of these, those without a finite gap of every seed")
+    T_star: Positive | None = Field(description="Predicted from the others; null with fewer than two")
+    T_star_low: Positive | None = Field(description="Lower end of its interval over seeds")
+    T_star_high: Positive | None = Field(description="Upper end of it")
+    below: Positive | None = Field(description="The next trained T below T_star; T_star itself at the lower edge")
+    above: Positive | None = Field(description="The next trained T above T_star; T_star itself at the upper edge")
+    interior: bool = Field(description="Whether T_star lies between the smallest and the largest T")
+    add: Positive | None = Field(description="T to train next")
+    stopped: Stop | None = Field(description="Why no T is added")
+    why: str = Field(description="The same for a person")
+
+
+def round_name(line: Line, round: int | str) -> str:
+    """The file below a study's results that holds a Decision."""
+    return f"refine/dataset={line['dataset']}/sde={line['sde']}/net={line['net']}/round={round}.json"
+
+
+def decisions(made: Callable[[int], Path]) -> Iterator[Decision]:
+    """The decisions on a line, round after round to the last; `made` is told a round and has its file.
+
+    Raises FileNotFoundError where a refinement has not come to its end, BadSettings if a file is damaged.
+    """
+    for round in itertools.count(1):
+        path = made(round)
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{path} does not exist: the refinement of this line has not come to its end. Run snakemake again."
+            ) from None
+        except ValueError as error:
+            raise BadSettings(f"{path} is damaged ({error}). Delete it and run snakemake again.") from None
+        decision = parse(Decision, content, str(path))
+        yield decision
+        if decision.add is None:
+            return
+
+
+def added_times(made: Callable[[int], Path]) -> Iterator[float]:
+    """The times that refinement added to a line, in their order; raises as `decisions` does."""
+    return (decision.add for decision in decisions(made) if decision.add is not None)
 
 
 def grid(blocks: Iterable[Block]) -> list[tuple[dict[str, str], Block]]:
@@ -639,6 +733,10 @@ def what_it_is(data: MixtureSettings | ImageSettings) -> dict[str, Any]:
     return data.model_dump(mode="json", include=kind.model_fields.keys())
 
 
+SCOUTED = 3
+"""A line is scouted if it has this many times as many cells as are needed for that."""
+
+
 class Grid(Settings):
     """The cells of a study and how they are measured, as the pipeline hands them to `collect`."""
 
@@ -647,25 +745,40 @@ class Grid(Settings):
     scouts: Count | None = Field(default=None, description="Cells of a line that T* is predicted from")
     fitted: dict[str, tuple[FittedName, ...]] = Field(default={}, description="p_noises of a data set's cells")
 
+    def extended(self, added: Callable[[Line], Iterable[float]]) -> Grid:
+        """The grid with the times that were `added` to its refined lines, each of which becomes a block."""
+        blocks: list[Block] = []
+        for block in self.study:
+            for line in block.lines() if block.refine else ():
+                T = tuple(sorted({*block.T, *added(line)}))
+                blocks.append(block.model_copy(update={key: (name,) for key, name in line.items()} | {"T": T}))
+            if block.refine is None:
+                blocks.append(block)
+        return self.model_copy(update={"study": tuple(blocks)})
+
     def measured(self, table: str) -> list[str]:
         """The names of the cells whose rows one of the tables in MEASURED_BY collects."""
         of_family, measure = MEASURED_BY[table]
         cells = [
-            keys
+            (keys, block)
             for keys, block in grid(self.study)
             if of_family in (None, self.families[keys["dataset"]]) and measure in (None, *block.measure)
         ]
-        return [cell_name(keys) for keys in (cells if table != "running" else self._scouts(cells))]
+        return [
+            cell_name(keys) for keys in (self._scouts(cells) if table == "running" else [keys for keys, _ in cells])
+        ]
 
-    def _scouts(self, cells: list[dict[str, str]]) -> list[dict[str, str]]:
-        """Of every line with more cells than that, `scouts` of them, evenly spread over its times."""
-        lines: dict[Place, list[dict[str, str]]] = {}
-        for keys in cells if self.scouts else ():
-            lines.setdefault((keys["dataset"], keys["sde"], keys["net"]), []).append(keys)
+    def _scouts(self, cells: list[tuple[dict[str, str], Block]]) -> list[dict[str, str]]:
+        """Of every line of at least three times `scouts` cells that many, evenly spread; refined lines whole."""
+        lines: dict[Place, list[tuple[dict[str, str], Block]]] = {}
+        for keys, block in cells:
+            lines.setdefault((keys["dataset"], keys["sde"], keys["net"]), []).append((keys, block))
         chosen = []
-        for line in lines.values():
-            if len(line) > self.scouts:
-                line = sorted(line, key=lambda keys: float(keys["T"]))
+        for whole in lines.values():
+            line = sorted((keys for keys, _ in whole), key=lambda keys: float(keys["T"]))
+            if whole[0][1].refine:
+                chosen += line
+            elif self.scouts and len(line) >= SCOUTED * self.scouts:
                 chosen += [line[round(k * (len(line) - 1) / (self.scouts - 1))] for k in range(self.scouts)]
         return chosen
 
@@ -703,7 +816,9 @@ class ScoutSettings(RunningSettings):
     """A prediction of T* from a few cells of every line, held against all of them."""
 
     cells: Annotated[int, Field(ge=2), NotBool] | None = Field(
-        default=None, description="How many; the smallest and the largest T are among them. null: no prediction"
+        default=None,
+        description="How many, of lines with at least three times as many; the smallest and the largest T are among "
+        "them. null: no prediction",
     )
 
 
@@ -974,10 +1089,38 @@ class Study(Settings):
         faults = _not_measured(figures, info.data["study"], families) if known else []
         noises = info.data.get("p_noise", [figures.p_noise])
         own = getattr(info.data.get("datasets", {}).get(figures.dataset), "p_noise", None) or noises
+        if known and "scout" in figures.draw and not faults:
+            scouts = getattr(info.data.get("scout"), "cells", None)
+            cells = Grid(study=info.data["study"], families=families, scouts=scouts).measured("running")
+            if not any(f"dataset={figures.dataset}/" in cell and f"/net={figures.net}/" in cell for cell in cells):
+                text = f"scout shows dataset {figures.dataset} and net {figures.net}, which are not refined, and not "
+                text += f"scouted: that takes scout.cells, and {SCOUTED} times as many T in a line"
+                faults.append(fault(text, "scout", ("draw", figures.draw.index("scout"))))
         if figures.draw and figures.p_noise not in own:
             faults.append(fault(f"must be one of the study's p_noise, {', '.join(own)}", figures.p_noise, ("p_noise",)))
         refuse(faults)
         return figures
+
+    @field_validator("study")
+    @classmethod
+    def _refined_lines(cls, blocks: tuple[Block, ...], info: Info) -> tuple[Block, ...]:
+        datasets, usual = info.data.get("datasets", {}), info.data.get("p_noise", ("standard",))
+        faults = []
+        for i, block in enumerate(blocks):
+            others = [line for other in (*blocks[:i], *blocks[i + 1 :]) for line in other.lines()]
+            for line in block.lines() if block.refine else ():
+                data = datasets.get(line["dataset"])
+                noises = getattr(data, "p_noise", None) or usual
+                wrong = {
+                    "is a line of another block too; a line that is refined has one": line in others,
+                    "is of images, of which no running ELBO is known": isinstance(data, ImageDatasetSettings),
+                    "has one seed, which tells no interval of T*": getattr(data, "seeds", 2) < 2,
+                    "needs a p_noise that is not fitted (standard or matched)": all(one in FITTED for one in noises),
+                }
+                name = " ".join(line.values())
+                faults += [fault(f"{name} {text}", name, (i, "refine")) for text, is_so in wrong.items() if is_so]
+        refuse(faults)
+        return blocks
 
     def grid(self) -> list[tuple[dict[str, str], Block]]:
         """Every cell's key columns and the block it is from."""
@@ -995,6 +1138,10 @@ class Study(Settings):
     def noises(self, dataset: str) -> tuple[NoiseName, ...]:
         """Where the reverse process of the cells on some data starts."""
         return self.datasets[dataset].p_noise or self.p_noise
+
+    def known_noises(self, dataset: str) -> tuple[NoiseName, ...]:
+        """The same without those that are fitted, each of which is of one T."""
+        return tuple(name for name in self.noises(dataset) if name not in FITTED) or ("standard",)
 
     def needs(self, dataset: str) -> ImageNeeds:
         """What the cells on some images are going to need of them."""

@@ -62,6 +62,13 @@ P_NOISE = _text(
 LINE = (*CELL[:3], P_NOISE)
 SAMPLER = _text("sampler", "sde: reverse SDE by Euler-Maruyama; ode: reverse probability-flow ODE by RK45")
 EPSILON = Column("epsilon", "float64", "SDE time", "Where every integral over time begins", low=0.0)
+DEVICE_HOURS = _text("hours_of", "GPU or CPU: whose hours these are; mixed: cells on both; unknown: no run of a cell")
+
+
+def _hours(name: str, description: str) -> Column:
+    return Column(name, "float64", "h", description, nullable=True, low=0.0)
+
+
 SOLVER = (
     Column("rtol", "float64", "1", "Relative tolerance of RK45", low=0.0),
     Column("atol", "float64", "units of x", "Absolute tolerance of RK45", low=0.0),
@@ -173,6 +180,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("trained_share", "float64", "1", "Share of the line's cells that the prediction needs", low=0.0),
         _text("worth", "T of the study's cells within the predicted interval, and next to T_star"),
         _count("worth_cells", "How many these are"),
+        _hours(
+            "hours", "Training of the scouting cells: seconds of each one's last process, times GPUs or CPU threads"
+        ),
+        _hours("line_hours", "Training of all the line's cells, likewise; measured once, so without standard errors"),
+        _hours("saved_hours", "line_hours - hours: what training no others saves"),
+        DEVICE_HOURS,
     ),
     "scout_curves": (
         *LINE,
@@ -184,6 +197,42 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("T_star", "float64", "SDE time", "Optimal T by this method", True, low=0.0),
         Column("T_star_low", "float64", "SDE time", "Lower end of its interval", True, low=0.0),
         Column("T_star_high", "float64", "SDE time", "Upper end of its interval", True, low=0.0),
+        _hours("hours", "Training of the cells that this method needs, as in scout"),
+        _hours("grid_hours", "What they stand against: all the line's cells; of a refined line, grid_hours of refined"),
+        DEVICE_HOURS,
+    ),
+    "refined": (
+        *LINE,
+        _count("rounds", "Decisions; each but the last added a cell"),
+        _count("cells", "Cells trained"),
+        _count("budget", "Cells allowed"),
+        _text("start", "T that the study begins with"),
+        _text("added", "T added, in their order"),
+        _text("T_stars", "T* predicted in every round; none: by fewer than two finite cells"),
+        Column("T_star", "float64", "SDE time", "T* predicted by all these cells together", True, low=0.0),
+        Column("T_star_low", "float64", "SDE time", "Lower end of its bootstrap interval over seeds", True, low=0.0),
+        Column("T_star_high", "float64", "SDE time", "Upper end of it", True, low=0.0),
+        Column("width", "float64", "SDE time", "T_star_high - T_star_low", True, low=0.0),
+        Column("below", "float64", "SDE time", "The next trained T below T_star, or T_star at an edge", True, low=0.0),
+        Column("above", "float64", "SDE time", "The next trained T above T_star, or T_star at an edge", True, low=0.0),
+        Column("tolerance", "float64", "SDE time", "At most this are to be width, and above - below", low=0.0),
+        Column("interior", "bool", "", "Whether T_star lies inside the T trained"),
+        _count("left_out", "Cells without a finite gap of every seed, which predict nothing"),
+        _text(
+            "stopped",
+            "narrow: width and above - below are within the tolerance; seeds: the latter alone; edge: T* is none "
+            "inside; budget: cells are spent; place: no T is left; diverged: fewer than two cells are finite",
+        ),
+        _text("why", "The same in a sentence"),
+        Column("trained_T_star", "float64", "SDE time", "T* of the same cells in the table optimum", True, low=0.0),
+        Column("trained_T_star_low", "float64", "SDE time", "Lower end of its interval", True, low=0.0),
+        Column("trained_T_star_high", "float64", "SDE time", "Upper end of its interval", True, low=0.0),
+        _hours("hours", "Training of the cells: seconds of each one's last process, times GPUs or CPU threads"),
+        _count("grid_cells", "Cells of a grid from the smallest to the largest T, spaced by the tolerance"),
+        _hours("grid_hours", "Computed, not measured: grid_cells times the mean of the trained cells"),
+        _hours("grid_hours_se", "Standard error of that over the trained cells"),
+        Column("saved_hours", "float64", "h", "grid_hours - hours; below 0 if refining took more", True),
+        DEVICE_HOURS,
     ),
     "likelihood": (
         *CELL,

@@ -11,20 +11,29 @@ them its logarithm is taken to be linear in T:
 That is exact at every scouting time, and takes its shape between them from a model that was trained on both sides. KL
 is known at every T without a model. The interval is the same bootstrap over seeds as that of the trained cells: it does
 not know the error of the interpolation.
+
+A refinement trains further cells where T* is predicted. As its interval knows the seeds only, it asks for two things
+before it calls T* known to a tolerance: an interval of at most that width, and trained cells on both sides of T* that
+are no farther apart. The prediction is exact at both, so what it gets wrong between them has that much room and no
+more. Cells narrow the second, and only seeds the first: where the second is met and the first is not, it ends and says
+so.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
-from difftime.config import OptimumSettings
+from difftime.config import Block, Decision, Line, OptimumSettings, RefineSettings, Stop, refined_lines
 from difftime.schemas import TABLES
-from difftime.tables import LINE, Curve, empty, uncertainty
+from difftime.tables import LINE, BadTable, Curve, empty, uncertainty
 
 FINE = 2001
 """Times on which a predicted curve is searched for its maximum."""
@@ -37,7 +46,6 @@ class _Model:
 
     def __init__(self, rows: pd.DataFrame) -> None:
         wide = rows.pivot(index="t", columns="seed", values="gap").sort_index()
-        self.start = wide.index[0]
         self.log_gap = PchipInterpolator(wide.index.to_numpy(), np.log(wide.to_numpy()), axis=0)
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
@@ -46,15 +54,20 @@ class _Model:
 
 
 def predicted_gap(models: dict[float, _Model], T: np.ndarray) -> np.ndarray:
-    """G(T) of cells that are not trained [seeds, T], between the first and the last of the `models`, which are."""
+    """G(T) of cells that are not trained [seeds, T], T rising, between the first and the last of the `models`.
+
+    Raises BadTable for a T outside these, of which the models know nothing.
+    """
     ends = sorted(models)
-    log_gap = models[ends[0]](T)
+    if T.min() < ends[0] or T.max() > ends[-1]:
+        beyond = T.min() if T.min() < ends[0] else T.max()
+        raise BadTable(f"Models trained up to T = {ends[0]:g} to {ends[-1]:g} predict nothing at T = {beyond:g}.")
+    parts = []
     for low, high in pairwise(ends):
-        here = low < T
-        at_low = np.array([low])
+        here, at_low = T[(low <= T) & (high > T)], np.array([low])
         ratio = models[low](at_low) - models[high](at_low)
-        log_gap[:, here] = (models[high](T) + np.clip((high - T) / (high - low), 0, 1) * ratio)[:, here]
-    return np.exp(log_gap)
+        parts.append(models[high](here) + (high - here) / (high - low) * ratio)
+    return np.exp(np.hstack([*parts, models[ends[-1]](T[ends[-1] <= T])]))
 
 
 def _curve(rows: pd.DataFrame, gap: np.ndarray, T: np.ndarray) -> Curve:
@@ -80,7 +93,9 @@ def _usable(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[good.astype(bool)]
 
 
-def _predictions(rows: pd.DataFrame, settings: OptimumSettings, seed: int) -> dict[str, tuple[Curve, dict]]:
+def _predictions(
+    rows: pd.DataFrame, settings: OptimumSettings, seed: int, methods: Iterable[str] = ("one model", "all models")
+) -> dict[str, tuple[Curve, dict]]:
     """By the last model alone, and by all of them; nothing of fewer than two models."""
     rows = _usable(rows)
     models = {T: _Model(of_T) for T, of_T in rows.groupby("T")}
@@ -88,32 +103,84 @@ def _predictions(rows: pd.DataFrame, settings: OptimumSettings, seed: int) -> di
         return {}
     fine = np.linspace(min(models), max(models), FINE)
     gaps = {"one model": np.exp(models[max(models)](fine)), "all models": predicted_gap(models, fine)}
-    curves = {method: _curve(rows, gap, fine) for method, gap in gaps.items()}
+    curves = {method: _curve(rows, gaps[method], fine) for method in methods}
     return {method: (curve, _optimum(curve, settings, seed)) for method, curve in curves.items()}
 
 
 def scout(
-    running: pd.DataFrame, elbo: pd.DataFrame, optimum: pd.DataFrame, settings: OptimumSettings, seed: int
+    running: pd.DataFrame,
+    elbo: pd.DataFrame,
+    optimum: pd.DataFrame,
+    runs: pd.DataFrame,
+    refined: pd.DataFrame,
+    settings: OptimumSettings,
+    seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables `scout` and `scout_curves`: predicted optimum of every line, and what the trained cells say."""
+    """The tables `scout` and `scout_curves`: predicted optimum of every line, and what the trained cells say.
+
+    A line that is refined has no row in `scout`, as it is predicted from every cell: the table `refined` is of these.
+    Raises BadTable if a line has cells of a larger T than any of its models was trained up to.
+    """
     rows, curves = [], []
     trained = optimum.set_index(LINE)
     for keys, line in running.groupby(LINE, sort=False):
         predicted, key = _predictions(line, settings, seed), dict(zip(LINE, keys, strict=True))
+        own = elbo[(elbo[LINE] == pd.Series(key)).all(axis=1)]
+        times = np.sort(own["T"].unique())
+        if len(times) and times[-1] > line["T"].max():
+            raise BadTable(
+                f"{' '.join(keys)}: the scouting models were trained up to T = {line['T'].max():g}, which says nothing "
+                f"of the cell at T = {times[-1]:g}. Measure the running ELBO of the largest T too."
+            )
         if not predicted:
             continue
         one, best = (predicted[method][1] for method in ("one model", "all models"))
         known = trained.loc[keys].to_dict() if keys in trained.index else {}
-        own = elbo[(elbo[LINE] == pd.Series(key)).all(axis=1)]
-        times = np.sort(own["T"].unique())
         scouts = np.sort(_usable(line)["T"].unique())
-        rows.append(key | best | _compared(best, one, known) | _work(scouts, times, best))
-        curves += [_points(key, method, *found) for method, found in predicted.items()]
-        curves.append(_trained(key, own, known))
+        whole = refined[(refined[LINE[:3]] == pd.Series(key)[LINE[:3]]).all(axis=1)]
+        cost = {method: _hours(runs, key, T) for method, T in _needed(np.sort(line["T"].unique()), times).items()}
+        total = whole.iloc[0].grid_hours if len(whole) else cost["trained"]["hours"]
+        if whole.empty:
+            saved = {"line_hours": total, "saved_hours": total - cost["all models"]["hours"]}
+            rows.append(
+                key | best | _compared(best, one, known) | _work(scouts, times, best) | cost["all models"] | saved
+            )
+        points = [_points(key, method, *found) for method, found in predicted.items()]
+        for part in (*points, _trained(key, own, known)):
+            curves.append(part.assign(**cost[part.method.iloc[0]], grid_hours=total))
     columns = {name: [c.name for c in TABLES[name]] for name in ("scout", "scout_curves")}
-    if not rows:
-        return empty("scout"), empty("scout_curves")
-    return pd.DataFrame(rows)[columns["scout"]], pd.concat(curves, ignore_index=True)[columns["scout_curves"]]
+    found = pd.DataFrame(rows)[columns["scout"]] if rows else empty("scout")
+    return found, pd.concat(curves, ignore_index=True)[columns["scout_curves"]] if curves else empty("scout_curves")
+
+
+def _needed(scouts: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+    """T of the cells that each method needs."""
+    return {"one model": scouts[-1:], "all models": scouts, "trained": times}
+
+
+def _devices(run: pd.Series) -> tuple[str, int]:
+    """What trained a cell, GPU or CPU, and how many: GPUs, or threads."""
+    if math.isfinite(run.peak_gpu_memory):
+        several = re.match(r"(\d+) × ", run.device)
+        return "GPU", int(several[1]) if several else 1
+    return "CPU", json.loads(run.settings)["threads"]
+
+
+def _each_hours(runs: pd.DataFrame, key: Line, times: np.ndarray) -> tuple[list[float], str]:
+    """Device-hours of training each cell of a line, and whose: seconds of the process that finished it, by devices."""
+    own = runs[
+        (runs[LINE[:3]] == pd.Series(key)[LINE[:3]]).all(axis=1) & (runs.verb == "train") & runs["T"].isin(times)
+    ]
+    of_cells = [(*_devices(run), run.seconds / 3600) for _, run in own.iterrows()]
+    kinds = {kind for kind, _, _ in of_cells}
+    if len(of_cells) < len(times) or len(kinds) != 1:
+        return [math.nan] * len(times), "mixed" if len(of_cells) == len(times) else "unknown"
+    return [count * hours for _, count, hours in of_cells], kinds.pop()
+
+
+def _hours(runs: pd.DataFrame, key: Line, times: np.ndarray) -> dict[str, object]:
+    hours, kind = _each_hours(runs, key, times)
+    return {"hours": sum(hours), "hours_of": kind}
 
 
 def _compared(best: dict, one: dict, known: dict) -> dict[str, object]:
@@ -156,3 +223,138 @@ def _trained(key: dict, own: pd.DataFrame, known: dict) -> pd.DataFrame:
     return frame.assign(
         **key, method="trained", seeds=own.seed.nunique(), **{name: known.get(name, math.nan) for name in names}
     )
+
+
+def decide(running: pd.DataFrame, refine: RefineSettings, settings: OptimumSettings, seed: int) -> Decision:
+    """Which T of a line to train next, or why none. `running`: of all its cells, for one p_noise.
+
+    T* and its interval are those of the prediction from all cells. While the trained cells beside T* are farther apart
+    than the tolerance, a cell is added there, if the budget has one left. After that it ends: `edge` if T* is the
+    smallest or the largest T, `narrow` if the interval is within the tolerance, `seeds` if it is wider, which more
+    cells do not change. Raises BadTable for more than one line, a T given twice, or a single seed.
+    """
+    line, p_noise = _the_line(running)
+    trained, usable = (np.sort(rows["T"].unique()) for rows in (running, _usable(running)))
+    found: dict[str, object] = {
+        "p_noise": p_noise, "trained": trained.tolist(), "left_out": np.setdiff1d(trained, usable).tolist(),
+        "interior": False, "add": None, "stopped": "diverged",
+        **dict.fromkeys(("T_star", "T_star_low", "T_star_high", "below", "above")),
+    }  # fmt: skip
+    predicted = _predictions(running, settings, seed, ["all models"])
+    if not predicted:
+        why = f"of its {len(trained)} cells fewer than two have a finite gap of every seed"
+        return Decision.model_validate(found | {"why": f"{line}, {p_noise}: {why}"})
+    best = predicted["all models"][1]
+    place = {name: float(best[name]) for name in ("T_star", "T_star_low", "T_star_high")}
+    below, above = _neighbours(place["T_star"], usable, refine.tolerance)
+    found |= place | {"below": below, "above": above, "interior": best["interior"]}
+    stopped, why = _verdict(place, below, above, bool(best["interior"]), refine)
+    if stopped is None and len(trained) >= refine.cells:
+        stopped, why = "budget", f"its {refine.cells} cells are spent; those beside T* are {above - below:.3g} apart"
+    elif stopped is None:
+        found["add"] = _next(place["T_star"], below, above, trained, refine.tolerance)
+        stopped, why = (None, f"T = {found['add']} is next") if found["add"] else ("place", "no T is left beside T*")
+    said = f"T* = {place['T_star']:.3g} [{place['T_star_low']:.3g}, {place['T_star_high']:.3g}]"
+    said += "" if best["interior"] else ", at the EDGE"
+    said += f", {len(trained) - len(usable)} cells left out, not finite" if len(usable) < len(trained) else ""
+    return Decision.model_validate(found | {"stopped": stopped, "why": f"{line}, {p_noise}: {said}; {why}"})
+
+
+def _the_line(running: pd.DataFrame) -> tuple[str, str]:
+    """The name of the only line in a table of running ELBOs, and its p_noise."""
+    lines = running[LINE].drop_duplicates()
+    if len(lines) != 1:
+        raise BadTable(f"A refinement is of one line and p_noise, but its tables are of {len(lines)}.")
+    if running.duplicated(["T", "seed", "t"]).any():
+        raise BadTable("The running ELBO of a T is given twice.")
+    if running.seed.nunique() < 2:
+        raise BadTable("A single seed tells no interval of T*, so nothing to refine until it is narrow.")
+    *line, p_noise = lines.iloc[0]
+    return " ".join(line), p_noise
+
+
+def _decimals(tolerance: float) -> int:
+    """Decimals of added T, so that folders have short names: steps of at most a fifth of the tolerance."""
+    return max(0, -math.floor(math.log10(tolerance / 5) + 1e-9))
+
+
+def _neighbours(T_star: float, usable: np.ndarray, tolerance: float) -> tuple[float, float]:
+    """The trained T next to T* on either side; T* itself where there is none.
+
+    One at T* itself, to the precision of the added T, is on neither side: the optimum may lie on both.
+    """
+    apart = 0.5 * 10.0 ** -_decimals(tolerance)
+    below, above = usable[usable < T_star - apart], usable[usable > T_star + apart]
+    return float(below.max(initial=usable[0])), float(above.min(initial=usable[-1]))
+
+
+def _verdict(
+    place: dict[str, float], below: float, above: float, interior: bool, refine: RefineSettings
+) -> tuple[Stop | None, str]:
+    """Why a refinement is at its end; None while T* lies between cells that are too far apart."""
+    if above - below > refine.tolerance * (1 + 1e-9):
+        return None, ""
+    if not interior:
+        return "edge", "no optimum lies inside the T studied: move that edge outward"
+    if place["T_star_high"] - place["T_star_low"] <= refine.tolerance:
+        return "narrow", f"known to {refine.tolerance:g}"
+    return "seeds", f"its cells are within {refine.tolerance:g}; only more seeds make the interval narrower"
+
+
+def _next(T_star: float, below: float, above: float, trained: np.ndarray, tolerance: float) -> float | None:
+    """The T to train next between two trained ones, rounded; None if none is free.
+
+    Next to a cell within the tolerance of T*, a tolerance from it on the other side of T*, or midway where that
+    suffices. Else half a tolerance from T*, on its wider side: the next one then closes in from the other.
+    """
+    left, right = T_star - below, above - T_star
+    toward = 1.0 if right > left else -1.0
+    coincident = np.abs(trained - T_star).min() <= 0.5 * 10.0 ** -_decimals(tolerance)
+    if coincident or min(left, right) > tolerance:
+        wanted = T_star + toward * tolerance / 2
+    else:
+        wanted = (below if toward > 0 else above) + toward * min(tolerance, (above - below) / 2)
+    decimals = _decimals(tolerance)
+    whole = np.arange(math.ceil(below * 10**decimals), math.floor(above * 10**decimals) + 1) / 10**decimals
+    short = [T for T in whole.tolist() if below < T < above and float(f"{T:g}") == T and T not in trained]
+    return min(short, key=lambda T: abs(T - wanted), default=None)
+
+
+def refined(
+    blocks: Sequence[Block], decided: Callable[[Line], Iterable[Decision]], runs: pd.DataFrame, optimum: pd.DataFrame
+) -> pd.DataFrame:
+    """The table `refined`: how the refinement of every line went and ended, and what its training took."""
+    trained = optimum.set_index(LINE)
+    rows = []
+    for line, block in refined_lines(blocks):
+        assert block.refine is not None
+        rounds = list(decided(line))
+        last, keys = rounds[-1], (*line.values(), rounds[-1].p_noise)
+        known = trained.loc[keys] if keys in trained.index else {}
+        found = last.model_dump(
+            include={"T_star", "T_star_low", "T_star_high", "below", "above", "interior", "stopped", "why"}
+        )
+        stars = ", ".join("none" if one.T_star is None else f"{one.T_star:.3g}" for one in rounds)
+        rows.append(line | found | {
+            "p_noise": last.p_noise, "rounds": len(rounds), "cells": len(last.trained), "budget": block.refine.cells,
+            "start": ", ".join(f"{T:g}" for T in sorted(block.T)),
+            "added": ", ".join(f"{one.add:g}" for one in rounds if one.add is not None), "T_stars": stars,
+            "width": None if last.T_star_low is None else last.T_star_high - last.T_star_low,
+            "tolerance": block.refine.tolerance, "left_out": len(last.left_out),
+            **{f"trained_{name}": known.get(name) for name in ("T_star", "T_star_low", "T_star_high")},
+            **_grid_hours(runs, line, np.array(last.trained), block.refine.tolerance),
+        })  # fmt: skip
+    columns = {c.name: c.type for c in TABLES["refined"]}
+    return pd.DataFrame(rows, columns=list(columns)).astype({n: k for n, k in columns.items() if k == "float64"})
+
+
+def _grid_hours(runs: pd.DataFrame, line: Line, trained: np.ndarray, tolerance: float) -> dict[str, object]:
+    """What the cells of a line took, and what a grid of them spaced by the tolerance would take at their mean."""
+    each, kind = _each_hours(runs, line, trained)
+    cells = math.ceil((trained.max() - trained.min()) / tolerance - 1e-9) + 1
+    whole = cells * float(np.mean(each))
+    return {
+        "hours": sum(each), "grid_cells": cells, "grid_hours": whole,
+        "grid_hours_se": cells * float(np.std(each, ddof=1)) / math.sqrt(len(each)), "saved_hours": whole - sum(each),
+        "hours_of": kind,
+    }  # fmt: skip

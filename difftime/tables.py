@@ -323,6 +323,14 @@ def _said_of(row: Any) -> str:
     return f"{name}: T* = {row.T_star:.2f} {interval}, ELBO {row.elbo_star:.3f}{se} nats{remark}"
 
 
+def _refined(row: Any) -> str:
+    """One line of the table of refined ones, in words."""
+    loud = "" if row.stopped == "narrow" else "WARNING: "
+    hours = f" {row.hours:.2g} {row.hours_of}-hours of training, a grid would take {row.grid_hours:.2g}."
+    known = hours if math.isfinite(row.hours) else ""
+    return f"{loud}refined with {row.cells} of {row.budget} cells: {row.why}.{known}"
+
+
 def across_seeds(rows: pd.DataFrame, value: str, error: str) -> tuple[float, float]:
     """Mean over seeds and its standard error: over the images, which all seeds share, and over the seeds."""
     mean, n = rows[value].mean(), rows[value].notna().sum()
@@ -496,6 +504,8 @@ def findings(results: Path) -> str:
         lines += [_said_of(row) for row in best.itertuples()]
         if best.empty:
             lines.append("No T*: no line has three times at which every seed is finite.")
+    if (folder / "refined.parquet").exists():
+        lines += [_refined(row) for row in read(folder / "refined.parquet", "refined").itertuples()]
     if (folder / "bounds.parquet").exists():
         lines.append(verdict(read(folder / "bounds.parquet", "bounds")))
     return "\n".join([*lines, f"Tables: {folder}   Figures: {results / 'figures'}"])

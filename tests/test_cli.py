@@ -261,6 +261,34 @@ def test_an_unfinished_study_is_not_shown_as_finished(half: Path) -> None:
     assert "T=0.5/elbo.parquet" not in message
 
 
+def test_a_refinement_that_goes_on_is_collected_partially_only_and_says_so(half: Path, tmp_path: Path) -> None:
+    grid = json.loads((half / "cells.json").read_text())
+    grid["study"][0]["refine"] = {"tolerance": 0.01, "cells": 5}
+    (half / "cells.json").write_text(json.dumps(grid))
+    decision = half / "refine/dataset=toy/sde=vp/net=mlp/round=1.json"
+    decision.parent.mkdir(parents=True)
+    found = {"T_star": 0.6, "T_star_low": 0.6, "T_star_high": 0.6, "below": 0.5, "above": 0.7, "interior": True}
+    said = {"p_noise": "standard", "trained": [0.5, 0.7], "left_out": [], "add": 0.6, "stopped": None, "why": "any"}
+    decision.write_text(json.dumps(found | said))
+    options = ["--cells", half / "cells.json", "--output", tmp_path / "partial/elbo.parquet"]
+    assert "round=2.json does not exist: the refinement of this line has not come to its end" in refusal(
+        "collect", "elbo", *options
+    )
+    assert "round=2.json" in refusal("show", half)
+    result = call("collect", "elbo", *options, "--partial")
+    assert result.exit_code == 0
+    assert "WARNING: cells may be to come" in result.stderr
+    assert set(tables.read(tmp_path / "partial/elbo-missing.parquet", "missing")["T"]) == {0.6, 0.7}
+    decision.write_text("{")
+    assert "round=1.json is damaged" in refusal("collect", "elbo", *options, "--partial")
+
+
+def test_what_to_refine_to_has_no_default(tmp_path: Path) -> None:
+    place = ["--p-noise", "standard", "--output", tmp_path / "round=1.json"]
+    message = refusal("refine", tmp_path / "running.parquet", *place, "--settings", '{"cells": 3}')
+    assert "tolerance: is missing" in message
+
+
 # Files with faults
 
 

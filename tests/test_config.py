@@ -92,6 +92,11 @@ PLANE = {"datasets.toy.means": [[0.0, 1.0], [2.0, 3.0]], "datasets.toy.stds": GO
 """The toy's means in two dimensions."""
 SQUARE = [[0.2, 0.1], [0.1, 0.2]]
 
+
+def refining(tolerance: float = 0.1, cells: int = 16) -> dict[str, Any]:
+    return {"study[0].refine": {"tolerance": tolerance, "cells": cells}}
+
+
 FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     # keys
     "unknown key": ({"colour": "red"}, [("colour:", "no such key", "known here are results, seed, datasets")]),
@@ -427,6 +432,41 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     "capacity outside the study": (
         {"figures.capacities": ["mlp-16x1", "mlp-8x8"]},
         [("figures.capacities[1]:", "fig3 shows 'elbo'", "'mlp-8x8'")],
+    ),
+    "a figure of lines that are not scouted": (
+        {"scout.cells": 5},
+        [("figures.draw[7]:", "scout shows dataset toy and net mlp-32x2", "3 times as many T", "'scout'")],
+    ),
+    # cells that a study adds
+    "refining one T": (
+        {**refining(), "study[0].T": 0.6, "figures.draw": []}, [("study[0].refine:", "two T at least", "(0.6,)")],
+    ),
+    "refining without an ELBO": (
+        {**refining(), "study[0].measure": "samples", "figures.draw": []},
+        [("study[0].refine:", "needs 'elbo'", "('samples',)")],
+    ),
+    "no tolerance and no budget": (
+        refining(tolerance=0, cells=1),
+        [("study[0].refine.tolerance:", "greater than 0"), ("study[0].refine.cells:", "at least 2")],
+    ),
+    "a budget below the number of T": (refining(cells=13), [("study[0].refine.cells:", "at least 14", "13")]),
+    "a tolerance that all T are within": (
+        refining(tolerance=1.95), [("study[0].refine.tolerance:", "less than 1.95", "1.95")],
+    ),
+    "a refined line in two blocks": (
+        {**refining(), "study[1].net": "mlp-32x2", "study[1].T": [0.15], "figures.draw": []},
+        [("study[0].refine: toy vp mlp-32x2 is a line of another block", "'toy vp mlp-32x2'"),
+         ("study[0].refine: toy ve mlp-32x2 is a line of another block", "'toy ve mlp-32x2'")],
+    ),
+    "refining images": (
+        {"study[2].refine": {"tolerance": 0.1, "cells": 5}},
+        [("study[2].refine: mnist5k vp unet-16 is of images",), ("study[2].refine: mnist5k vp unet-16 has one seed",)],
+    ),
+    "refining a single seed with fitted p_noises": (
+        {**refining(), "study[0].sde": "vp", "datasets.toy.seeds": 1, "datasets.toy.p_noise": "full",
+         "figures.p_noise": "full"},
+        [("study[0].refine: toy vp mlp-32x2 has one seed, which tells no interval",),
+         ("study[0].refine: toy vp mlp-32x2 needs a p_noise that is not fitted",)],
     ),
     "histogram at a T outside the study": (
         {"figures.histogram_T": [0.5, 0.55]},

@@ -184,7 +184,8 @@ def scout_curves() -> pd.DataFrame:
         for k, method in enumerate(("one model", "all models", "trained")):
             best = {"T_star": 0.9 - 0.1 * k, "T_star_low": 0.8 - 0.1 * k, "T_star_high": 1.0 - 0.1 * k}
             elbo = CEILING - kl(cell["sde"], T) - gap("mlp-32x2", T) - 0.01 * k
-            rows.append(cell | best | {"method": method, "seeds": SEEDS, "t": T, "elbo": elbo, "elbo_se": 0.02})
+            hours = {"hours": 0.1 + 0.4 * k, "grid_hours": 2.0, "hours_of": "GPU"}
+            rows.append(cell | best | hours | {"method": method, "seeds": SEEDS, "t": T, "elbo": elbo, "elbo_se": 0.02})
     return table("scout_curves", rows)
 
 
@@ -552,6 +553,12 @@ def test_scout_shows_both_predictions_and_the_trained_cells(pictures: dict[str, 
             (line,) = [line for line in axes.lines if label in str(line.get_label())]
             assert line.get_ydata() == pytest.approx(rows[rows.method == method].elbo.to_numpy())
         assert "trained 0.70, all models 0.80, one model 0.90" in axes.get_title("right")
+        assert [text.get_text() for text in axes.texts] == ["training: 0.5 of 2 GPU-hours, 75 % saved"]
+
+
+def test_scout_says_whose_hours_are_not_known() -> None:
+    axes = drawn("scout", scout_curves().assign(hours=math.nan, grid_hours=math.nan, hours_of="mixed")).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["training: mixed, no sum"]
 
 
 def test_images_shows_the_pixels_of_the_first_seed_in_order(pictures: dict[str, Figure]) -> None:
@@ -774,8 +781,8 @@ def test_every_figure_has_a_caption_of_its_own_with_its_settings() -> None:
 
 @pytest.mark.parametrize("name", [name for name in TABLES if name != "missing"])  # which is in no report
 def test_every_table_has_a_caption(name: str) -> None:
-    of_its_own = {name: name for name in ("optimum", "bounds", "scout", "table1", "table2")} | {"summary": "summarise"}
-    rule = of_its_own.get(name)
+    same = ("optimum", "bounds", "scout", "refined", "table1", "table2")
+    rule = "summarise" if name == "summary" else name if name in same else None
     text = caption("table.rst", wildcards={} if rule else {"table": name}, rule=rule or "collect", params={})
     assert not text.startswith("Units")
 

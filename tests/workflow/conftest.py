@@ -47,6 +47,18 @@ STUDY = {
     "figures": {"draw": ["fig1", "fig4", "table1"], "net": "mlp-16x1", "histogram_T": [0.3, 0.6]},
 }  # fmt: skip
 
+REFINED = {
+    "results": RESULTS,
+    "datasets": {"toy": {"samples": 256, "seeds": 2, "training": {"steps": 200, "batch": 64}}},
+    "p_noise": "standard",
+    "study": [
+        {"dataset": "toy", "sde": "vp", "net": "mlp-16x1", "T": [0.2, 1.5], "measure": "elbo",
+         "refine": {"tolerance": 0.02, "cells": 4}},
+    ],
+    "elbo": {"time_steps": 20}, "scout": {"times": 10, "time_steps": 20}, "optimum": {"resamples": 10},
+    "figures": {"draw": ["scout"], "net": "mlp-16x1"},
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Clone:
@@ -103,9 +115,9 @@ class Clone:
         (self.path / "study.yaml").write_text(yaml.safe_dump(study))
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    clone = Clone(tmp_path_factory.mktemp("study") / "clone")
+def made(path: Path, study: dict) -> Clone:
+    """A finished study in a new folder."""
+    clone = Clone(path)
     clone.path.mkdir()
     for part in PARTS:
         source = ROOT / part
@@ -113,11 +125,28 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         shutil.copytree(source, clone.path / part, ignore=ignore) if source.is_dir() else shutil.copy(
             source, clone.path
         )
-    (clone.path / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    (clone.path / "study.yaml").write_text(yaml.safe_dump(study))
     grey = np.random.default_rng(0).integers(256, size=(8, 8, 8), dtype=np.uint8)
     np.savez(clone.path / "pictures.npz", train=grey[:6], test=grey[6:])
     clone.snakemake("--cores", "2")
     return clone
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return made(tmp_path_factory.mktemp("study") / "clone", STUDY)
+
+
+@pytest.fixture(scope="session")
+def whole_refined(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return made(tmp_path_factory.mktemp("refined") / "clone", REFINED)
+
+
+@pytest.fixture
+def refined(whole_refined: Clone, tmp_path: Path) -> Clone:
+    """A copy of a finished study that added cells to its line until its budget was spent; a test may change it."""
+    shutil.copytree(whole_refined.path, tmp_path / "clone", symlinks=True)
+    return Clone(tmp_path / "clone")
 
 
 @pytest.fixture

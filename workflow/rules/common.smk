@@ -2,12 +2,14 @@
 
 import gc
 import json
+from contextlib import suppress
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from shlex import quote
 
 import pandas as pd
-from snakemake.exceptions import WorkflowError
+from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 from snakemake.utils import Paramspace, min_version
 
 from difftime.config import (
@@ -15,10 +17,15 @@ from difftime.config import (
     FITTED,
     MEASURED_BY,
     BadSettings,
+    added_times,
+    cell_name,
+    decisions,
     family,
     listing,
     read_study,
+    refined_lines,
     refuse_repeated_keys,
+    round_name,
     what_it_is,
 )
 from difftime.source import fingerprint
@@ -44,9 +51,19 @@ NOISES = {
     name: " ".join(f"--p-noise {noise}" for noise in STUDY.noises(name))
     for name in STUDY.datasets
 }
+REFINED = refined_lines(STUDY.study)
+LINE = {key: f"{{{key}}}" for key in ("dataset", "sde", "net")}
+ROUND = f"{RESULTS}/{round_name(LINE, '{round}')}"
 MEASURED = {table: STUDY.cells().measured(table) for table in MEASURED_BY}
-TRADED = ["training", "elbo", "likelihood", "samples", "bpd", "image_elbo"]
-TRADED += ["image_quality"]
+TRADED = [
+    "training",
+    "elbo",
+    "likelihood",
+    "samples",
+    "bpd",
+    "image_elbo",
+    "image_quality",
+]
 RUNNING = STUDY.scout.canonical(exclude={"cells"})
 TABLES = [table for table in MEASURED_BY if MEASURED[table]]
 if MEASURED["elbo"]:
@@ -57,6 +74,8 @@ if MEASURED["elbo"] and MEASURED["likelihood"]:
     TABLES += ["bounds"]
 if MEASURED["bpd"] and MEASURED["image_elbo"]:
     TABLES += ["table1", "table2"]
+if REFINED:
+    TABLES += ["refined"]
 TABLES += ["tradeoff", "runs"]
 
 
@@ -66,6 +85,7 @@ wildcard_constraints:
     net="[^/=]+",
     T="[^/=]+",
     noise="|".join(FITTED),
+    round="[1-9][0-9]*",
 
 
 @cache
@@ -82,7 +102,67 @@ def cell_settings(wildcards):
 
 def cell_tables(wildcards):
     """The tables of single cells that a study's table is collected from."""
-    return [f"{RESULTS}/cells/{part}" for part in STUDY.cells().parts(wildcards.table)]
+    grid = STUDY.cells().extended(lambda line: added_times(made(line)))
+    return [f"{RESULTS}/cells/{part}" for part in grid.parts(wildcards.table)]
+
+
+def made(line):
+    """The file with the decision of a round on a line, which Snakemake makes first if it is not there."""
+    return lambda round: Path(checkpoints.refine.get(**line, round=round).output[0])
+
+
+def block_of(wildcards):
+    """The key columns of a refined line, and its block."""
+    own = {key: wildcards[key] for key in LINE}
+    return next((line, block) for line, block in REFINED if line == own)
+
+
+def running_before(wildcards):
+    """The running ELBOs of all cells that a line has before a round."""
+    line, block = block_of(wildcards)
+    added = islice(added_times(made(line)), int(wildcards.round) - 1)
+    cells = [cell_name(line | {"T": f"{T:g}"}) for T in (*block.T, *added)]
+    return [f"{RESULTS}/cells/{cell}/running.parquet" for cell in cells]
+
+
+def refine_settings(wildcards):
+    return block_of(wildcards)[1].refine.canonical()
+
+
+def refine_noise(wildcards):
+    """The p_noise whose optimum is looked for."""
+    return STUDY.known_noises(wildcards.dataset)[0]
+
+
+def rounds(wildcards):
+    """The decisions on all refined lines, to the last."""
+    return [
+        f"{RESULTS}/{round_name(line, round)}"
+        for line, _ in REFINED
+        for round, _ in enumerate(decisions(made(line)), 1)
+    ]
+
+
+def rounds_begun(wildcards):
+    """The same with the next one of every line, so that they are refined side by side."""
+    files = []
+    for line, _ in REFINED:
+        files.append(f"{RESULTS}/{round_name(line, 1)}")
+        with suppress(IncompleteCheckpointException):
+            files += [
+                f"{RESULTS}/{round_name(line, round)}"
+                for round, _ in enumerate(added_times(made(line)), 2)
+            ]
+    return files
+
+
+def refined_table(wildcards):
+    """The table of refined lines, if there are any."""
+    return {"refined": f"{RESULTS}/tables/refined.parquet"} if REFINED else {}
+
+
+def refined_option(wildcards, input):
+    return f"--refined {quote(input.refined)}" if REFINED else ""
 
 
 def image_settings(wildcards):
@@ -113,8 +193,9 @@ def noises(wildcards):
 
 def known_noises(wildcards):
     """The same without those that are fitted, which are of one T."""
-    names = [name for name in STUDY.noises(wildcards.dataset) if name not in FITTED]
-    return " ".join(f"--p-noise {name}" for name in names or ["standard"])
+    return " ".join(
+        f"--p-noise {name}" for name in STUDY.known_noises(wildcards.dataset)
+    )
 
 
 def fitted(wildcards):

@@ -46,9 +46,11 @@ rule optimum:
 
 rule scout:
     input:
+        unpack(refined_table),
         running=f"{RESULTS}/tables/running.parquet",
         elbo=f"{RESULTS}/tables/elbo.parquet",
         optimum=f"{RESULTS}/tables/optimum.parquet",
+        runs=f"{RESULTS}/tables/runs.parquet",
     output:
         parquet=f"{RESULTS}/tables/scout.parquet",
         markdown=f"{RESULTS}/tables/scout.md",
@@ -64,13 +66,62 @@ rule scout:
         mem_mb=memory,
         runtime=minutes,
     params:
+        refined=refined_option,
         settings=STUDY.optimum.canonical(),
         seed=STUDY.seed,
         code=fingerprint("scouting"),
     shell:
         "difftime scout --running {input.running:q} --elbo {input.elbo:q} --optimum {input.optimum:q}"
-        " --output {output.parquet:q} --curves {output.curves:q} --seed {params.seed}"
+        " --runs {input.runs:q} {params.refined} --output {output.parquet:q} --curves {output.curves:q} --seed {params.seed}"
         " --settings {params.settings:q} > {log:q} 2>&1"
+
+
+checkpoint refine:
+    input:
+        running=running_before,
+    output:
+        decision=ROUND,
+    log:
+        f"{RESULTS}/logs/{round_name(LINE, '{round}')}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    params:
+        settings=refine_settings,
+        p_noise=refine_noise,
+        optimum=STUDY.optimum.canonical(),
+        seed=STUDY.seed,
+        code=fingerprint("scouting"),
+    shell:
+        "difftime refine {input.running:q} --p-noise {params.p_noise} --settings {params.settings:q}"
+        " --optimum {params.optimum:q} --seed {params.seed} --output {output.decision:q} 2>&1 | tee {log:q}"
+
+
+rule refined:
+    input:
+        cells=f"{RESULTS}/cells.json",
+        decisions=rounds,
+        begun=rounds_begun,
+        runs=f"{RESULTS}/tables/runs.parquet",
+        optimum=f"{RESULTS}/tables/optimum.parquet",
+    output:
+        parquet=f"{RESULTS}/tables/refined.parquet",
+        markdown=f"{RESULTS}/tables/refined.md",
+        html=in_report("refined"),
+    log:
+        f"{RESULTS}/logs/refined.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    params:
+        code=fingerprint("scouting"),
+    shell:
+        "difftime refined --cells {input.cells:q} --runs {input.runs:q} --optimum {input.optimum:q}"
+        " --output {output.parquet:q} > {log:q} 2>&1"
 
 
 rule bounds:
