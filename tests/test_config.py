@@ -667,10 +667,10 @@ def test_images_come_from_a_folder_or_a_file_by_configuration_alone() -> None:
         assert cell.data.model_dump(exclude_defaults=True) == data
 
 
-def test_figures_of_images_do_not_depend_on_the_toys_settings() -> None:
+def test_figures_of_images_or_of_all_data_do_not_depend_on_the_toys_settings() -> None:
     one, other = FigureSettings(), FigureSettings(dataset="square", net="mlp-8x8", images=3)
     changed = {name for name in FIGURE_TABLE if one.of(name) != other.of(name)}
-    assert changed == {*FIGURE_TABLE} - {"table1", "table2", "learning"}
+    assert changed == {*FIGURE_TABLE} - {"table1", "table2", "learning", "tradeoff"}
 
 
 def test_sampling_needs_no_figure_and_no_figure_needs_the_whole_study() -> None:

@@ -73,8 +73,10 @@ def _scale(axes: Axes, rows: pd.DataFrame, panel: Panel) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     known = rows[rows[panel.cost].notna() & rows[panel.quality].notna()]
-    # never so short that no tick is on it
-    axes.set_xlim(known[panel.cost].min() / 1.6, known[panel.cost].max() * 1.6)
+    low, high = known[panel.cost].min(), known[panel.cost].max()
+    # a factor of 6.25 has two of the ticks on it in any case; with fewer matplotlib would choose others
+    margin = max(1.3, 2.6 / math.sqrt(high / low))
+    axes.set_xlim(low / margin, high * margin)
     if panel.quality != "distance":
         axes.set_ylim(*limits(known, panel.quality))
         return
