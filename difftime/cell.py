@@ -83,9 +83,22 @@ class Problem(ABC):
     def training(self) -> TrainingData:
         """What the models are trained on."""
 
-    @abstractmethod
     def noise(self, name: str) -> Gaussian:
-        """A p_noise that is not fitted, by its name in the configuration."""
+        """A p_noise that is not fitted, by its name in the configuration. Raises BadNoise for any other name."""
+        if name == "standard":
+            return standard_noise(self.sde, self.T, (self.d,))
+        if name == "matched":
+            return matched_noise(self.sde, self.T, *self.marginals())
+        raise BadNoise(f"The p_noise {name} is not standard or matched: it is fitted to one T, and known at no other.")
+
+    @property
+    @abstractmethod
+    def d(self) -> int:
+        """The dimension of x."""
+
+    @abstractmethod
+    def marginals(self) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+        """Mean and variance of each coordinate of the data, or of the training images."""
 
     @abstractmethod
     def known_moments(self) -> Moments:
@@ -111,10 +124,12 @@ class MixtureProblem(Problem):
     def training(self) -> MixtureSample:
         return MixtureSample.of(self.density, self.size, self.seeds)
 
-    def noise(self, name: str) -> Gaussian:
-        if name == "standard":
-            return standard_noise(self.sde, self.T, (self.density.d,))
-        return matched_noise(self.sde, self.T, self.density.mean, self.density.variance)
+    @property
+    def d(self) -> int:
+        return self.density.d
+
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        return self.density.mean, self.density.variance
 
     def known_moments(self) -> Moments:
         return Moments(self.density.mean, self.density.covariance)
@@ -148,10 +163,12 @@ class ImageProblem(Problem):
     def training(self) -> ImageSample:
         return ImageSample(self.images.train.to(self.device), self.flip)
 
-    def noise(self, name: str) -> Gaussian:
-        if name == "standard":
-            return standard_noise(self.sde, self.T, (self.images.d,))
-        return matched_noise(self.sde, self.T, self.moments.mean, self.moments.covariance.diagonal())
+    @property
+    def d(self) -> int:
+        return self.images.d
+
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        return self.moments.mean, self.moments.covariance.diagonal()
 
     def known_moments(self) -> Moments:
         return Moments(self.moments.mean, shrunk(self.moments.covariance, self.points))
@@ -257,11 +274,10 @@ def noise_file(folder: Path, name: str) -> Path:
 def fit_noise(
     problem: Problem, settings: FullNoiseSettings | MixtureNoiseSettings | FlowNoiseSettings, seed: str
 ) -> Fitted:
-    """A p_noise fitted to x_T of the training data. Raises BadNoise if they do not suffice."""
+    """A p_noise fitted to x_T of the training data. Raises BadNoise if they do not suffice, or are not finite."""
     options = settings.model_dump(exclude={"kind"})
     if isinstance(settings, MixtureNoiseSettings):
-        d = len(problem.known_moments().mean)
-        return fit_mixture(problem.noisy, problem.points, d, **options, seed=seed)
+        return fit_mixture(problem.noisy, problem.points, problem.d, **options, seed=seed)
     gaussian = FullGaussian.of(*diffused_moments(problem.sde, problem.T, *problem.known_moments()))
     if isinstance(settings, FullNoiseSettings):
         return gaussian
@@ -285,11 +301,19 @@ def load_noise(path: Path, problem: Problem, name: str) -> Fitted:
         raise BadNoise(f"{path} does not exist: fit it by `difftime fit-noise cell.json --p-noise {name}`.")
     remedy = f"Delete {path} and run again: it will be fitted anew."
     owner, parts = load_tensors(path, remedy)
-    made = json.loads(owner)
+    if not all(part.isfinite().all() for part in parts.values()):
+        raise BadFile(f"{path} holds numbers that are not finite. {remedy}")
+    try:
+        made = dict(json.loads(owner))
+    except (ValueError, TypeError):
+        raise BadFile(f"{path} does not say what it was fitted to, so it is no p_noise. {remedy}") from None
     for what, own in (_fitted_to(problem) | {"p_noise": name}).items():
         if made.get(what) != own:
             raise BadNoise(f"{path} was fitted to other {what} than the cell's: {made.get(what)}, not {own}. {remedy}")
-    return restored(name, parts, made["form"])
+    try:
+        return restored(name, parts, made["form"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise BadFile(f"{path} does not hold what a p_noise called {name} is made of ({error}). {remedy}") from error
 
 
 def p_noises(problem: Problem, names: Sequence[str], folder: Path) -> list[Noise]:

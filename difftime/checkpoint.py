@@ -22,8 +22,8 @@ class BadFile(Exception):
     """A file is damaged, or belongs to something else; the message names it and says what to do."""
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _checksum(tensors: dict[str, Tensor], cell: str) -> str:
+    digest = hashlib.sha256(cell.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -35,7 +35,7 @@ def save_weights(path: Path, tensors: dict[str, Tensor], cell: str) -> None:
     """Write `tensors` with a checksum and the digest of the cell they were trained for."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # one entry: safetensors writes several in random order, and the same weights are to be the same bytes
-    metadata = {"cell and sha256": f"{cell} {_checksum(tensors)}"}
+    metadata = {"cell and sha256": f"{cell} {_checksum(tensors, cell)}"}
     with atomic(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=metadata))
 
@@ -61,7 +61,7 @@ def load_tensors(path: Path, remedy: str) -> tuple[str, dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise BadFile(f"{path} cannot be read as weights ({error}). {remedy}") from error
-    if checksum != _checksum(tensors):
+    if checksum != _checksum(tensors, made_for):
         raise BadFile(f"{path} does not match its checksum: it was damaged or altered. {remedy}")
     return made_for, tensors
 

@@ -436,7 +436,7 @@ def table2(
     table1: Table,
     output: Output,
 ) -> None:
-    """The cheapest T and p_noise that cost no quality, from Table 1: Parquet, Markdown, LaTeX and HTML."""
+    """The cheapest T and p_noise within a standard error of the best BPD, from Table 1: Parquet, .md, .tex, HTML."""
     from difftime import tables
 
     tables.save_table2(tables.table2(tables.read(table1, "table1")), output)

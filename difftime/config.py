@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -1122,6 +1123,30 @@ class Study(Settings):
         refuse(faults)
         return blocks
 
+    @field_validator("scout")
+    @classmethod
+    def _scoutable(cls, scout: ScoutSettings, info: Info) -> ScoutSettings:
+        """A line is predicted between its smallest and its largest T, under a p_noise that is known at all of them."""
+        if not {"study", "datasets", "p_noise"} <= info.data.keys():
+            return scout
+        datasets, blocks = info.data["datasets"], info.data["study"]
+        families = {name: family(data) for name, data in datasets.items()}
+        lines: dict[Place, list[float]] = {}
+        for cell in Grid(study=blocks, families=families, scouts=scout.cells).measured("running"):
+            *line, own = (part.split("=", 1)[1] for part in cell.split("/"))
+            lines.setdefault(tuple(line), []).append(float(own))
+        faults = []
+        for (dataset, *rest), T in lines.items():
+            name = " ".join(map(str, [dataset, *rest]))
+            if (least := math.ceil(max(T) / min(T) - 1e-9)) > scout.times:
+                text = f"must be at least {least} for {name}: the largest T over the smallest"
+                faults.append(fault(text, scout.times, ("times",)))
+            if all(one in FITTED for one in datasets[dataset].p_noise or info.data["p_noise"]):
+                text = f"predicts nothing of {name} without a p_noise that is not fitted (standard or matched)"
+                faults.append(fault(text, scout.cells, ("cells",)))
+        refuse(faults)
+        return scout
+
     def grid(self) -> list[tuple[dict[str, str], Block]]:
         """Every cell's key columns and the block it is from."""
         return grid(self.study)
@@ -1141,7 +1166,7 @@ class Study(Settings):
 
     def known_noises(self, dataset: str) -> tuple[NoiseName, ...]:
         """The same without those that are fitted, each of which is of one T."""
-        return tuple(name for name in self.noises(dataset) if name not in FITTED) or ("standard",)
+        return tuple(name for name in self.noises(dataset) if name not in FITTED)
 
     def needs(self, dataset: str) -> ImageNeeds:
         """What the cells on some images are going to need of them."""

@@ -79,7 +79,7 @@ class Mixture:
 
     def log_prob(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """log density in nats."""
-        return self._components(x, torch.ones((), dtype=x.dtype), torch.zeros((), dtype=x.dtype))[0].logsumexp(-1)
+        return self._components(x, x.new_ones(()), x.new_zeros(()))[0].logsumexp(-1)
 
     def score(
         self, x: Float[Tensor, "*batch d"], alpha: Float[Tensor, "..."], noise: Float[Tensor, "..."]
@@ -91,8 +91,7 @@ class Mixture:
 
     def responsible(self, x: Float[Tensor, "*batch d"]) -> Int[Tensor, "*batch"]:
         """The component that most probably produced each point."""
-        one, zero = torch.ones((), dtype=x.dtype), torch.zeros((), dtype=x.dtype)
-        return self._components(x, one, zero)[0].argmax(-1)
+        return self._components(x, x.new_ones(()), x.new_zeros(()))[0].argmax(-1)
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d"]:
         label = torch.multinomial(self.weights, n, replacement=True, generator=generator)

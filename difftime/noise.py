@@ -12,8 +12,10 @@ Whatever is fitted sees training data only.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,6 +30,8 @@ from difftime.streams import stream
 
 log = logging.getLogger("difftime")
 
+REGULAR = 1e-6
+"""Added to every variance of a mixture's components, as a share of the smallest variance of a coordinate of x_T."""
 LOOKS = 20
 """How often a flow in training looks at the held-out points."""
 
@@ -48,7 +52,8 @@ class FullGaussian(Noise):
 
     @classmethod
     def of(cls, mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"]) -> FullGaussian:
-        """Raises BadNoise if the covariance is not positive definite."""
+        """Raises BadNoise if the moments are not finite, or the covariance is not positive definite."""
+        check_finite(mean, covariance)
         factor, failed = torch.linalg.cholesky_ex(covariance.double())
         if failed:
             raise BadNoise("The covariance of x_T is singular, so there is no Gaussian with it. Raise T.")
@@ -149,7 +154,7 @@ class FlowNoise(_Beyond):
         return self.gaussian.mean + y @ self.gaussian.factor.mT
 
     def to(self, device: torch.device | str) -> FlowNoise:
-        return FlowNoise(self.gaussian.to(device), self.flow.to(device))
+        return FlowNoise(self.gaussian.to(device), copy.deepcopy(self.flow).to(device))
 
 
 def diffused_moments(
@@ -200,23 +205,38 @@ def check_enough(n: int, needed: int, what: str, setting: str) -> None:
         raise BadNoise(f"{what} needs at least {needed} training points; there are {n}. {setting}")
 
 
+def check_finite(*values: Tensor) -> None:
+    """Raise BadNoise unless all values of x_T, or of its moments, are finite."""
+    if not all(value.isfinite().all() for value in values):
+        raise BadNoise("x_T of this cell is not finite: the SDE's variance overflows at this T. Lower T.")
+
+
 def fit_mixture(draw: Draw, n: int, d: int, *, components: int, draws: int, iterations: int, seed: str) -> MixtureNoise:
     """Expectation maximisation on `draws` x_T of each of `n` training points in `d` dimensions.
 
-    Raises BadNoise if there are not more points than coordinates for every component.
+    Raises BadNoise if there are not more points than coordinates for every component, or if x_T is not finite.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     what = f"A mixture of {components} Gaussians with full covariances in {d} dimensions"
     check_enough(n, components * (d + 1), what, "Lower noise.mixture.components, or leave this p_noise out.")
     generator = stream(seed, "p_noise mixture")
     x = torch.cat([draw(torch.arange(n), generator) for _ in range(draws)])
+    check_finite(x)
+    # scikit-learn adds this to the variances, so it goes with their scale
+    least = REGULAR * x.var(0).min().item()
     start = int(torch.randint(2**31 - 1, (), generator=generator))
-    fitted = GaussianMixture(components, tol=1e-6, max_iter=iterations, random_state=start).fit(x.numpy())
+    model = GaussianMixture(components, tol=1e-6, reg_covar=least, max_iter=iterations, random_state=start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = model.fit(x.numpy())
     log.info(
-        "Mixture of %d: %d iterations, %s, mean log p_noise of the draws %.4f nats", components, fitted.n_iter_,
-        "converged" if fitted.converged_ else "NOT CONVERGED: raise noise.mixture.iterations", fitted.lower_bound_,
+        "Mixture of %d: %d iterations, mean log p_noise of the draws %.4f nats", components, fitted.n_iter_,
+        fitted.lower_bound_,
     )  # fmt: skip
+    if not fitted.converged_:
+        log.warning("WARNING: expectation maximisation has not converged: raise noise.mixture.iterations.")
     covariances = torch.from_numpy(fitted.covariances_)
     variances, axes = torch.linalg.eigh((covariances + covariances.mT) / 2)
     weights, means = torch.from_numpy(fitted.weights_), torch.from_numpy(fitted.means_)
@@ -253,11 +273,11 @@ def fit_flow(
     """Maximum likelihood by Adam on fresh x_T of a batch of the `n` training points at each step.
 
     The flow begins as the identity. Now and then the held-out points are looked at; the weights that describe them best
-    are kept. Raises BadNoise for fewer than 20 points.
+    are kept. Raises BadNoise for fewer than 20 points, and where the loss is no longer finite.
     """
     check_enough(n, 20, "A flow, which holds some of them out,", "Leave this p_noise out.")
     order = torch.randperm(n, generator=stream(seed, "p_noise flow, held out"))
-    apart = max(1, round(held_out * n))
+    apart = min(max(1, round(held_out * n)), n - 1)
     known = order[apart:]
     # several x_T of each held-out point: their noise is not to decide
     y_apart = torch.cat([
@@ -274,6 +294,8 @@ def fit_flow(
         generator = stream(seed, "p_noise flow, step", step)
         points = known[torch.randint(len(known), (batch,), generator=generator)]
         loss = -flow().log_prob(gaussian.whitened(draw(points, generator)).float()).mean()
+        if not loss.isfinite():
+            raise BadNoise(f"The flow diverged: its loss at step {step} is {loss:g}. Lower noise.flow.learning_rate.")
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

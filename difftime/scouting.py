@@ -46,10 +46,16 @@ class _Model:
 
     def __init__(self, rows: pd.DataFrame) -> None:
         wide = rows.pivot(index="t", columns="seed", values="gap").sort_index()
+        self.start, self.T = wide.index[[0, -1]]
         self.log_gap = PchipInterpolator(wide.index.to_numpy(), np.log(wide.to_numpy()), axis=0)
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
-        """[seeds, times]"""
+        """[seeds, times]. Raises BadTable below the smallest running time, where nothing is known."""
+        if len(t) and t.min() < self.start * (1 - 1e-9):
+            raise BadTable(
+                f"The running ELBO of the cell at T = {self.T:g} begins at {self.start:g} and says nothing of "
+                f"{t.min():g}. Raise scout.times to {math.ceil(self.T / t.min())}."
+            )
         return self.log_gap(t).T
 
 

@@ -19,7 +19,7 @@ def run(folder: Path, settings: RunningSettings, p_noise: Sequence[str]) -> None
     cell, problem = open_mixture(folder)
     p, sde, T, epsilon = problem.density, problem.sde, problem.T, problem.epsilon
     streams = f"{cell.seed}/{cell.dataset}"
-    times = T * torch.arange(1, settings.times + 1, dtype=torch.float64) / settings.times
+    times = T * (torch.arange(1, settings.times + 1, dtype=torch.float64) / settings.times)
     gap, gap_se = running_gap(
         problem.score, p, sde, times, T, epsilon,
         seeds=cell.seeds, time_steps=settings.time_steps, points=settings.points, seed=streams,
