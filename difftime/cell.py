@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from difftime.checkpoint import load_tensors, load_weights, save_weights
+from difftime.checkpoint import BadFile, load_tensors, load_weights, save_weights
 from difftime.config import (
     FITTED,
     BadSettings,

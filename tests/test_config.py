@@ -468,6 +468,12 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
         [("study[0].refine: toy vp mlp-32x2 has one seed, which tells no interval",),
          ("study[0].refine: toy vp mlp-32x2 needs a p_noise that is not fitted",)],
     ),
+    # what a few cells say of the others
+    "scouting more times than a model is asked for, and only under fitted p_noises": (
+        {"scout.times": 39, "datasets.toy.p_noise": "full", "figures.draw": []},
+        [("scout.times: must be at least 40 for toy vp mlp-32x2", "39"), ("scout.times: must be at least 40 for toy ve mlp-32x2",),
+         ("scout.cells: predicts nothing of toy vp mlp-32x2", "not fitted"), ("scout.cells: predicts nothing of toy ve mlp-32x2",)],
+    ),
     "histogram at a T outside the study": (
         {"figures.histogram_T": [0.5, 0.55]},
         [("figures.histogram_T[1]:", "fig4", "taken at 0.05, 0.1, 0.2", "0.55")],
@@ -821,7 +827,7 @@ MEASURES = {
     "study[0].T": [0.5, 0.6, 0.8, 1, 2], "study[0].measure": ["samples", "elbo"],
     "datasets.toy.p_noise": ["standard", "full"], "noise.mixture.components": 3, "noise.flow.steps": 9,
     "elbo.time_steps": 80, "elbo.points": 2,
-    "scout.cells": 3, "scout.times": 9, "scout.time_steps": 80, "scout.points": 2,
+    "scout.cells": 3, "scout.times": 80, "scout.time_steps": 80, "scout.points": 2,
     "likelihood.points": 9, "likelihood.rtol": 1e-6, "likelihood.atol": 1e-6, "likelihood.max_evaluations": 99,
     "likelihood.grid_cells": 99, "likelihood.grid_steps": 99,
     "samples.points": 9, "samples.steps_per_unit_time": 9, "samples.rtol": 1e-6, "samples.atol": 1e-6,

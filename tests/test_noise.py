@@ -19,6 +19,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from typer.testing import CliRunner
 
 from difftime.cell import build, fit_noise, load_noise, noise_file, p_noises, save_noise
+from difftime.checkpoint import BadFile, load_tensors, save_weights
 from difftime.cli import app
 from difftime.config import Cell, FlowNoiseSettings, FullNoiseSettings, MixtureNoiseSettings
 from difftime.elbo import end_terms
@@ -30,10 +31,13 @@ from difftime.noise import (
     FullGaussian,
     MixtureNoise,
     diffused_moments,
+    fit_flow,
+    fit_mixture,
     frozen,
     kl_bracket,
     shrunk,
     spline_flow,
+    tensors,
 )
 from difftime.score import ExactScore
 from difftime.sde import SDE, VP, Gaussian, Noise, matched_noise, standard_noise
@@ -325,6 +329,92 @@ def test_a_network_of_another_width_may_use_the_same_p_noise(tmp_path: Path) -> 
     save_noise(noise_file(tmp_path, "full"), own, "full", fit_noise(own, QUICK["full"], "0"), {})
     (noise,) = p_noises(build(a_cell(TOY, network=MLP | {"width": 8})), ["full"], tmp_path)
     assert isinstance(noise, FullGaussian)
+
+
+@pytest.mark.parametrize("kind", ["full", "mixture", "flow"])
+def test_a_p_noise_is_wholly_where_it_is_moved(kind: str) -> None:
+    """On the meta device nothing is computed, but what lies elsewhere is refused."""
+    noise = noise_of(kind, 2)
+    there = noise.to("meta")
+    assert {part.device.type for part in tensors(there).values()} == {"meta"}
+    assert there.log_prob(torch.zeros(3, 5, 2, dtype=torch.float64, device="meta")).shape == (3, 5)
+    assert noise.log_prob(normal(5, 2)).isfinite().all(), "the original is moved too"
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_fitted_p_noise_is_known_at_its_own_T_only(name: str) -> None:
+    with pytest.raises(BadNoise, match=f"{name} is not standard or matched: it is fitted to one T"):
+        build(a_cell(TOY)).noise(name)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_an_x_T_that_is_not_finite_is_refused(name: str) -> None:
+    far = a_cell(TOY, T=150.0, diffusion={"kind": "ve-exponential", "base": 1e4})
+    with pytest.raises(BadNoise, match="not finite"):
+        fit_noise(build(far), QUICK[name], "0")
+
+
+def test_a_flow_that_diverges_is_refused_with_the_step() -> None:
+    def draw(points: Tensor, generator: torch.Generator) -> Tensor:
+        x = torch.randn(len(points), 2, dtype=torch.float64, generator=generator)
+        return x if len(points) < 8 else x * math.inf
+
+    options = FlowNoiseSettings(transforms=1, width=4, batch=8).model_dump(exclude={"kind"})
+    with pytest.raises(BadNoise, match=r"diverged: its loss at step 1 is (nan|inf)\..*learning_rate"):
+        fit_flow(draw, gaussian(2), 20, **options, seed="0")
+
+
+@pytest.mark.parametrize("share", [0.001, 0.9999])
+def test_a_flow_keeps_a_point_on_either_side_of_the_split(share: float) -> None:
+    settings = FlowNoiseSettings(transforms=1, width=4, steps=2, held_out=share)
+    noise = fit_noise(build(a_cell(TOY | {"samples": 20})), settings, "0")
+    assert noise.log_prob(normal(3, 1)).isfinite().all()
+
+
+def test_a_mixture_that_did_not_converge_is_loud(caplog: pytest.LogCaptureFixture) -> None:
+    fit_noise(build(a_cell(PLANE)), MixtureNoiseSettings(components=3, iterations=1), "0")
+    assert "has not converged" in caplog.text
+
+
+def test_a_mixture_does_not_depend_on_the_scale_of_x() -> None:
+    def points(scale: float) -> Any:
+        return lambda chosen, _: scale * normal(500, 2, seed=9)[chosen]
+
+    options = {"components": 2, "draws": 1, "iterations": 200, "seed": "0"}
+    small, large = (fit_mixture(points(scale), 500, 2, **options) for scale in (1e-5, 1.0))
+    x = normal(9, 2)
+    assert torch.allclose(small.log_prob(1e-5 * x) + 2 * math.log(1e-5), large.log_prob(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("owner", "parts", "said"),
+    [
+        ("no JSON", {}, "does not say what it was fitted to"),
+        ("null", {}, "does not say what it was fitted to"),
+        (None, {"factor": None}, "does not hold what a p_noise called full is made of"),
+        (None, {"mean": torch.tensor([math.nan]).double()}, "not finite"),
+    ],
+)
+def test_a_file_that_is_no_p_noise_is_refused(owner, parts, said: str, tmp_path: Path) -> None:
+    problem, path = build(a_cell(TOY)), tmp_path / "noise_full.safetensors"
+    save_noise(path, problem, "full", fit_noise(problem, QUICK["full"], "0"), {})
+    made_for, found = load_tensors(path, "")
+    whole = {name: value for name, value in (found | parts).items() if value is not None}
+    save_weights(path, whole, made_for if owner is None else owner)
+    with pytest.raises(BadFile, match=said):
+        load_noise(path, problem, "full")
+
+
+def test_an_altered_owner_is_detected(tmp_path: Path) -> None:
+    own, other = build(a_cell(TOY)), build(a_cell(TOY, T=0.4))
+    path = tmp_path / "noise_full.safetensors"
+    save_noise(path, own, "full", fit_noise(own, QUICK["full"], "0"), {})
+    content = path.read_bytes()
+    altered = content.replace(b'\\"T\\": \\"0.3\\"', b'\\"T\\": \\"0.4\\"')
+    assert altered != content
+    path.write_bytes(altered)
+    with pytest.raises(BadFile, match="does not match its checksum"):
+        load_noise(path, other, "full")
 
 
 def call(*arguments: object) -> Any:

@@ -223,6 +223,36 @@ def test_models_predict_nothing_outside_the_times_they_were_trained_to() -> None
         scouted(running(scouts=(0.1, 1.0)), elbo())
 
 
+def test_a_model_says_nothing_below_its_smallest_running_time() -> None:
+    models = {T: _Model(rows) for T, rows in running().groupby("T")}
+    start = models[2.0].start
+    with pytest.raises(tables.BadTable, match=rf"T = 2 begins at {start:g} .* Raise scout.times to"):
+        models[2.0](np.array([start / 2]))
+    assert np.isfinite(models[2.0](np.array([start]))).all()
+
+
+@pytest.mark.parametrize("times", [6, 40])
+@pytest.mark.parametrize("T", [0.1, 0.42, 0.81, 1.62, 2.0])
+def test_the_last_running_time_is_the_models_own_to_the_bit(T: float, times: int, tmp_path: Path) -> None:
+    cell = tmp_path / "cell.json"
+    cell.write_text(json.dumps(a_cell(T).model_dump(mode="json")))
+    settings = json.dumps({"times": times, "time_steps": 2})
+    for arguments in (["train", cell], ["running", cell, "--p-noise", "standard", "--settings", settings]):
+        result = CliRunner().invoke(app, [str(one) for one in arguments])
+        assert result.exit_code == 0, result.output
+    assert tables.read(tmp_path / "running.parquet", "running").t.max() == T
+
+
+def test_a_running_elbo_under_a_fitted_p_noise_is_refused(tmp_path: Path) -> None:
+    cell = tmp_path / "cell.json"
+    cell.write_text(json.dumps(a_cell(0.5).model_dump(mode="json")))
+    assert CliRunner().invoke(app, ["train", str(cell)]).exit_code == 0
+    result = CliRunner().invoke(app, ["running", str(cell), "--p-noise", "full", "--settings", '{"times": 2}'])
+    assert result.exit_code == 1
+    assert "full is not standard or matched" in result.stderr
+    assert not (tmp_path / "running.parquet").exists()
+
+
 # Hours
 
 

@@ -21,19 +21,9 @@ RESULTS = ROOT / "results"
 NET = "mlp-32x2"
 """The network of the paper's comparison; the others are studied for Fig. 3."""
 SHOWN = (
-    "fig1",
-    "fig2",
-    "fig3",
-    "fig4",
-    "quality",
-    "cost",
-    "noises",
-    "table1",
-    "table2",
-    "images",
-    "learning",
+    "fig1", "fig2", "fig3", "fig4", "quality", "cost", "noises", "scout", "table1", "table2", "images", "learning",
     "tradeoff",
-)
+)  # fmt: skip
 
 
 def rulegraph() -> str:
