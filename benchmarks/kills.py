@@ -36,11 +36,13 @@ STUDY = {
     "checkpoint_minutes": 0.001,
     "datasets": {
         "toy": {"samples": 256, "seeds": 2, "training": {"steps": 400, "batch": 64}},
-        "pictures": {"kind": "npz", "path": "pictures.npz", "training": {"steps": 60, "batch": 4}},
+        "pictures": {
+            "kind": "npz", "path": "pictures.npz", "training": {"steps": 60, "batch": 4}, "p_noise": ["standard", "full"],
+        },
     },
     "nets": {"tiny": {"kind": "ncsnpp", "width": 4, "multipliers": [1, 2], "blocks": 1}},
     "study": [
-        {"dataset": "toy", "sde": "vp", "net": "mlp-16x1", "T": 0.6},
+        {"dataset": "toy", "sde": "vp", "net": "mlp-16x1", "T": [0.3, 0.6], "refine": {"tolerance": 0.1, "cells": 3}},
         {"dataset": "pictures", "sde": "vp", "net": "tiny", "T": 0.4},
     ],
     "bpd": {"images": 2, "batch": 1, "rtol": 0.1, "atol": 0.1},
@@ -50,7 +52,7 @@ STUDY = {
     "likelihood": {"points": 32, "grid_cells": 128, "grid_steps": 12},
     "samples": {"points": 64, "steps_per_unit_time": 20},
     "optimum": {"resamples": 10},
-    "figures": {"draw": ["fig1", "table1", "images", "learning"], "net": "mlp-16x1"},
+    "figures": {"draw": ["fig1", "scout", "table1", "images", "learning"], "net": "mlp-16x1"},
 }  # fmt: skip
 """Every rule, on two families of data, two seeds and states saved after every block."""
 
@@ -140,6 +142,7 @@ def main(kills: int, seed: int) -> str:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
                 done += 1
+                print(f"{done} of {kills} kills, {finished} finished runs", file=sys.stderr)
                 check_whole(results)
                 # a lock outlives a Snakemake that was killed
                 subprocess.run([*command, "--unlock"], check=True, **options)

@@ -471,8 +471,8 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     # what a few cells say of the others
     "scouting more times than a model is asked for, and only under fitted p_noises": (
         {"scout.times": 39, "datasets.toy.p_noise": "full", "figures.draw": []},
-        [("scout.times: must be at least 40 for toy vp mlp-32x2", "39"), ("scout.times: must be at least 40 for toy ve mlp-32x2",),
-         ("scout.cells: predicts nothing of toy vp mlp-32x2", "not fitted"), ("scout.cells: predicts nothing of toy ve mlp-32x2",)],
+        [(f"scout.{text} toy {sde} mlp-32x2", found) for sde in ("vp", "ve")
+         for text, found in (("times: must be at least 40 for", "39"), ("cells: predicts nothing of", "not fitted"))],
     ),
     "histogram at a T outside the study": (
         {"figures.histogram_T": [0.5, 0.55]},
