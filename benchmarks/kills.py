@@ -37,7 +37,8 @@ STUDY = {
     "datasets": {
         "toy": {"samples": 256, "seeds": 2, "training": {"steps": 400, "batch": 64}},
         "pictures": {
-            "kind": "npz", "path": "pictures.npz", "training": {"steps": 60, "batch": 4}, "p_noise": ["standard", "full"],
+            "kind": "npz", "path": "pictures.npz", "training": {"steps": 60, "batch": 4},
+            "p_noise": ["standard", "full"],
         },
     },
     "nets": {"tiny": {"kind": "ncsnpp", "width": 4, "multipliers": [1, 2], "blocks": 1}},
