@@ -301,7 +301,10 @@ def cpus(wildcards):
     return max(of_dataset(wildcards, "threads", 1), gpus(wildcards))
 
 
-def small(wildcards):
+def mixtures(group):
     """The group of jobs that are too short for a submission of their own; images are in none."""
-    mixture = family(STUDY.datasets[wildcards.dataset]) == "mixture"
-    return "cell" if mixture else None
+
+    def of_mixtures(wildcards):
+        return group if family(STUDY.datasets[wildcards.dataset]) == "mixture" else None
+
+    return of_mixtures

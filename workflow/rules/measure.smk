@@ -10,7 +10,7 @@ rule fit_noise:
     benchmark:
         f"{BENCHMARK}/noise_{{noise}}.tsv"
     group:
-        small
+        mixtures("fit")
     conda:
         "../../environment.yml"
     threads: cpus

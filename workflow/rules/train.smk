@@ -12,7 +12,7 @@ rule train:
     benchmark:
         f"{BENCHMARK}/train.tsv"
     group:
-        small
+        mixtures("cell")
     conda:
         "../../environment.yml"
     threads: cpus
