@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PARTS = ["Snakefile", "workflow", "profiles", "difftime", "config.yaml", "environment.yml"]
+PARTS = ["Snakefile", "workflow", "profiles", "difftime", "config", "config.yaml", "environment.yml"]
 RESULTS = "study results"
 """With a space, as folders have them."""
 STUDY = {
@@ -115,16 +115,24 @@ class Clone:
         (self.path / "study.yaml").write_text(yaml.safe_dump(study))
 
 
+def copied(folder: Path) -> Path:
+    """The repository without results, in a new folder."""
+    folder.mkdir()
+    for part in PARTS:
+        source, ignore = ROOT / part, shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, folder / part, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which nothing was run."""
+    return copied(tmp_path_factory.mktemp("fresh") / "clone")
+
+
 def made(path: Path, study: dict) -> Clone:
     """A finished study in a new folder."""
-    clone = Clone(path)
-    clone.path.mkdir()
-    for part in PARTS:
-        source = ROOT / part
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, clone.path / part, ignore=ignore) if source.is_dir() else shutil.copy(
-            source, clone.path
-        )
+    clone = Clone(copied(path))
     (clone.path / "study.yaml").write_text(yaml.safe_dump(study))
     grey = np.random.default_rng(0).integers(256, size=(8, 8, 8), dtype=np.uint8)
     np.savez(clone.path / "pictures.npz", train=grey[:6], test=grey[6:])
