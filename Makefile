@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 CORES ?= all
+SLURM_TESTS ?= tests/slurm
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -53,7 +54,7 @@ test-slurm: $(VENV)/test  ## install Debian's Slurm and test the study on it: ne
 	@command -v slurmctld >/dev/null && command -v munged >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } || \
 	  echo "Slurm cannot be installed here: its tests will be skipped." >&2
-	pytest tests/slurm
+	pytest $(SLURM_TESTS)
 
 lint: $(VENV)/test  ## style of Python and Snakemake files
 	ruff check .
