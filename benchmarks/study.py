@@ -16,11 +16,11 @@ from difftime.tables import markdown_rows
 
 ROOT = Path(__file__).parent.parent
 TOY = ("figures/fig1.pdf", "figures/fig2.pdf", "figures/fig3.pdf", "figures/fig4.pdf", "figures/quality.pdf",
-       "figures/cost.pdf", "tables/bounds.parquet")  # fmt: skip
+       "figures/cost.pdf", "figures/noises.pdf", "figures/scout.pdf", "tables/bounds.parquet")  # fmt: skip
 """What the toy half of the study ends with; the rest is images."""
 JOBS = {
-    "toy": ("train", "elbo", "likelihood", "samples"),
-    "mnist5k": ("train", "bpd", "image_elbo", "image_samples"),
+    "toy": ("train", "elbo", "running", "likelihood", "samples"),
+    "mnist5k": ("train", "noise_full", "bpd", "image_elbo", "image_samples"),
 }
 
 
