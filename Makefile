@@ -36,7 +36,7 @@ run: $(VENV)/run  ## the default study on all cores; CORES=2 takes fewer
 	snakemake --cores $(CORES)
 	@difftime show results
 
-smoke: $(VENV)/run  ## every rule once, in less than a minute
+smoke: $(VENV)/run  ## every rule once, in two minutes
 	snakemake --cores $(CORES) --configfile config/smoke.yaml
 	@difftime show results/smoke
 

@@ -64,6 +64,12 @@ TRADED = [
     "image_elbo",
     "image_quality",
 ]
+# resources and not parameters: they change no result, so their change re-runs nothing. Every job of a group has them, as
+# Snakemake refuses a group whose jobs differ in a resource that is a text; and one that is a number must be a whole one
+TEXTS = {
+    "checkpoint_minutes": str(STUDY.checkpoint_minutes),
+    "data_dir": STUDY.data_dir,
+}
 RUNNING = STUDY.scout.canonical(exclude={"cells"})
 TABLES = [table for table in MEASURED_BY if MEASURED[table]]
 if MEASURED["elbo"]:
@@ -301,10 +307,7 @@ def cpus(wildcards):
     return max(of_dataset(wildcards, "threads", 1), gpus(wildcards))
 
 
-def mixtures(group):
+def small(wildcards):
     """The group of jobs that are too short for a submission of their own; images are in none."""
-
-    def of_mixtures(wildcards):
-        return group if family(STUDY.datasets[wildcards.dataset]) == "mixture" else None
-
-    return of_mixtures
+    mixture = family(STUDY.datasets[wildcards.dataset]) == "mixture"
+    return "cell" if mixture else None

@@ -10,15 +10,15 @@ rule fit_noise:
     benchmark:
         f"{BENCHMARK}/noise_{{noise}}.tsv"
     group:
-        mixtures("fit")
+        small
     conda:
         "../../environment.yml"
     threads: cpus
     resources:
+        **TEXTS,
         mem_mb=memory,
         runtime=minutes,
         gpu=0,
-        data_dir=STUDY.data_dir,
     params:
         settings=noise_settings,
         code=fingerprint("verbs.fit_noise"),
@@ -45,6 +45,7 @@ rule elbo:
         "../../environment.yml"
     threads: 1
     resources:
+        **TEXTS,
         mem_mb=memory,
         runtime=minutes,
         gpu=0,
@@ -74,6 +75,7 @@ rule running:
         "../../environment.yml"
     threads: 1
     resources:
+        **TEXTS,
         mem_mb=memory,
         runtime=minutes,
         gpu=0,
@@ -104,6 +106,7 @@ rule likelihood:
         "../../environment.yml"
     threads: 1
     resources:
+        **TEXTS,
         mem_mb=memory,
         runtime=minutes,
         gpu=0,
@@ -137,6 +140,7 @@ rule samples:
         "../../environment.yml"
     threads: 1
     resources:
+        **TEXTS,
         mem_mb=memory,
         runtime=minutes,
         gpu=0,

@@ -12,18 +12,15 @@ rule train:
     benchmark:
         f"{BENCHMARK}/train.tsv"
     group:
-        mixtures("cell")
+        small
     conda:
         "../../environment.yml"
     threads: cpus
     resources:
+        **TEXTS,
         mem_mb=memory,
         runtime=minutes,
         gpu=gpus,
-        # resources and not parameters: they change no result, so their change re-runs nothing
-        # a resource that is a number must be a whole one
-        checkpoint_minutes=str(STUDY.checkpoint_minutes),
-        data_dir=STUDY.data_dir,
     params:
         code=fingerprint("verbs.train"),
     shell:
