@@ -16,7 +16,7 @@ from difftime.tables import markdown_rows
 
 ROOT = Path(__file__).parent.parent
 TOY = ("figures/fig1.pdf", "figures/fig2.pdf", "figures/fig3.pdf", "figures/fig4.pdf", "figures/quality.pdf",
-       "figures/cost.pdf", "figures/noises.pdf", "figures/scout.pdf", "tables/bounds.parquet")  # fmt: skip
+       "figures/cost.pdf", "figures/noises.pdf", "tables/bounds.parquet")  # fmt: skip
 """What the toy half of the study ends with; the rest is images."""
 JOBS = {
     "toy": ("train", "elbo", "running", "likelihood", "samples"),
