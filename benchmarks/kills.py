@@ -132,10 +132,12 @@ def main(kills: int, seed: int) -> str:
         before = time.monotonic()
         subprocess.run(command, check=True, **options)
         undisturbed = time.monotonic() - before
+        print(f"{undisturbed:.0f} s undisturbed", file=sys.stderr)
         shutil.copytree(results, expected)
         shutil.rmtree(results)
         while done < kills or results.exists():
-            wait = rng.uniform(0.1, 0.8) * undisturbed if done < kills else None
+            # what was done before a kill stays done, so short waits reach every part of the study too
+            wait = rng.uniform(0.05, 0.4) * undisturbed if done < kills else None
             process = subprocess.Popen(command, start_new_session=True, **options)
             try:
                 _, errors = process.communicate(timeout=wait)
@@ -143,7 +145,7 @@ def main(kills: int, seed: int) -> str:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
                 done += 1
-                print(f"{done} of {kills} kills, {finished} finished runs", file=sys.stderr)
+                print(f"{done} of {kills} kills, the last after {wait:.0f} s, {finished} finished runs", file=sys.stderr)
                 check_whole(results)
                 # a lock outlives a Snakemake that was killed
                 subprocess.run([*command, "--unlock"], check=True, **options)
