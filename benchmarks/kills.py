@@ -145,7 +145,7 @@ def main(kills: int, seed: int) -> str:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
                 done += 1
-                print(f"{done} of {kills} kills, the last after {wait:.0f} s, {finished} finished runs", file=sys.stderr)
+                print(f"{done} of {kills} kills, this after {wait:.0f} s, {finished} finished runs", file=sys.stderr)
                 check_whole(results)
                 # a lock outlives a Snakemake that was killed
                 subprocess.run([*command, "--unlock"], check=True, **options)

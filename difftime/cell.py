@@ -107,11 +107,15 @@ class Problem(ABC):
     @property
     @abstractmethod
     def points(self) -> int:
-        """How many training points a p_noise is fitted to."""
+        """How many points a p_noise is fitted to."""
+
+    @abstractmethod
+    def known_from(self, by_moments: bool) -> str:
+        """What a p_noise is fitted to, in words: moments or points."""
 
     @abstractmethod
     def noisy(self, points: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n d"]:
-        """A fresh x_T, in float64, of each of these training points."""
+        """A fresh x_T, in float64, of each of these points."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,13 @@ class MixtureProblem(Problem):
     def points(self) -> int:
         return self.size
 
+    def known_from(self, by_moments: bool) -> str:
+        return "the exact moments of x_T" if by_moments else f"x_T of {self.size} points that no seed is trained on"
+
     @cached_property
     def sample(self) -> Tensor:
         """Points for a p_noise, which is the same for all seeds: no seed's training points."""
-        return self.density.sample(self.size, stream(f"{self.data}", "p_noise data"))
+        return self.density.sample(self.size, stream(self.seeds[0], "p_noise data"))
 
     def noisy(self, points: Tensor, generator: torch.Generator) -> Tensor:
         return diffuse(self.sample[points], self.sde, self.T, generator)
@@ -176,6 +183,9 @@ class ImageProblem(Problem):
     @property
     def points(self) -> int:
         return len(self.images.train)
+
+    def known_from(self, by_moments: bool) -> str:
+        return f"{'the moments' if by_moments else 'x_T'} of {self.points} training images"
 
     def noisy(self, points: Tensor, generator: torch.Generator) -> Tensor:
         images = self.images.train[points]

@@ -64,14 +64,11 @@ CellFile = Annotated[
 JsonText = Annotated[str, typer.Option(help="Settings as JSON; what is left out keeps its default")]
 Noise = StrEnum("Noise", get_args(NoiseName))
 """NoiseName, as typer takes no list of literals."""
-Noises = Annotated[list[Noise], typer.Option(help="Where the reverse process starts; may be given twice")]
+Noises = Annotated[list[Noise], typer.Option(help="Where the reverse process starts; may be given more than once")]
 Threads = Annotated[int, typer.Option(help="CPU threads", min=1)]
-Gpus = Annotated[
-    int | None,
-    typer.Option(
-        help="GPUs that share the work, kept from other jobs; 0: the CPU. If not given, one if there is one", min=0
-    ),
-]
+GPUS = "kept from other jobs; 0: the CPU. If not given, one if there is one"
+Gpus = Annotated[int | None, typer.Option(help=f"GPUs that share the work, {GPUS}", min=0)]
+OneGpu = Annotated[int | None, typer.Option(help=f"Whether on a GPU, {GPUS}", min=0, max=1)]
 Minutes = Annotated[float, typer.Option(help="Minutes between saved resume states", min=0)]
 DATA = Path("data")
 DataDir = Annotated[Path, typer.Option(help="Where mnist and cifar10 are, or are downloaded to", file_okay=False)]
@@ -133,14 +130,16 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def _use(threads: int, gpus: int | None = None) -> None:
+def _use(threads: int, gpus: int | None = 0) -> None:
     """Import PyTorch, with Python's garbage collector told that all of it stays: a third of a second per job.
 
     As many GPUs as are wanted are claimed before, and their processes, which share the threads, are started here.
     """
-    from difftime.gpus import claim, confirm, in_group
+    from difftime.gpus import claim, confirm, in_group, visible
 
-    claimed = 0 if gpus is None or in_group() else claim(gpus)
+    if gpus is None and not in_group():
+        gpus = min(1, len(visible()))
+    claimed = 0 if in_group() else claim(gpus or 0)
     gc.disable()
     import torch
 
@@ -166,6 +165,8 @@ def _measure(
     """Run a verb that measures a trained cell, and leave a record of the run."""
     from difftime.provenance import recorded
 
+    if len({*p_noise}) < len(p_noise):
+        raise BadSettings(f"--p-noise is given twice with the same name: {', '.join(p_noise)}.")
     said = {name: value if name == "group" else str(value) for name, value in options.items()}
     with recorded(cell.parent, verb, settings, p_noise=p_noise, threads=threads, **said):
         run(cell.parent, settings, p_noise, **options)
@@ -212,7 +213,7 @@ def fit_noise(
     data_dir: DataDir = DATA,
     threads: Threads = 1,
 ) -> None:
-    """Fit a p_noise to the x_T of a cell's training data: cell.json -> noise_NAME.safetensors."""
+    """Fit a p_noise to a cell's x_T, of training images or of a mixture: cell.json -> noise_NAME.safetensors."""
     _use(threads)
     from difftime.provenance import recorded
     from difftime.verbs.fit_noise import run
@@ -518,7 +519,7 @@ def image_samples(
     settings: JsonText = "{}",
     data_dir: DataDir = DATA,
     threads: Threads = 1,
-    gpus: Gpus = None,
+    gpus: OneGpu = None,
 ) -> None:
     """Images drawn from a trained cell's reverse SDE: -> image_samples.parquet, image_quality.parquet."""
     _use(threads, gpus)
@@ -545,12 +546,14 @@ def figure(
 def show(
     results: Annotated[Path, typer.Argument(help="The study's results folder", file_okay=False, exists=True)],
 ) -> None:
-    """Say where a finished study's tables and figures lie, and which T is best. An unfinished one is refused."""
+    """Say where a study's tables and figures lie, and which T is best. One whose tables lack something is refused."""
     from difftime import tables
 
     cells = results / "cells.json"
     if cells.exists():
+        made = [results / "tables" / f"{table}.parquet" for table in _grid(cells).tables()]
         missing = [path for table in get_args(CollectedName) for path in _parts(cells, table)[1]]
+        missing += [path for path in made if not path.exists()]
         if missing:
             listed = "\n".join(f"  {path.relative_to(results)}" for path in missing)
             raise BadSettings(

@@ -783,6 +783,18 @@ class Grid(Settings):
                 chosen += [line[round(k * (len(line) - 1) / (self.scouts - 1))] for k in range(self.scouts)]
         return chosen
 
+    def tables(self) -> list[str]:
+        """The tables of the whole study: those collected from its cells, and what is made of these."""
+        there = [table for table in MEASURED_BY if self.measured(table)]
+        made = {
+            ("elbo",): ["optimum", "summary"],
+            ("running",): ["scout", "scout_curves"],
+            ("elbo", "likelihood"): ["bounds"],
+            ("bpd", "image_elbo"): ["table1", "table2"],
+        }
+        derived = [table for needed, tables in made.items() if {*needed} <= {*there} for table in tables]
+        return [*there, *derived, *(["refined"] if refined_lines(self.study) else []), "tradeoff", "runs"]
+
     def parts(self, table: CollectedName) -> list[str]:
         """The files below `cells/` that a table is collected from."""
         if table != "runs":
@@ -997,6 +1009,9 @@ def _not_measured(figures: FigureSettings, blocks: Iterable[Block], families: di
                 faults["draw", i] = fault(text, name, ("draw", i))
             continue
         measure = MEASURED_BY.get(FIGURE_TABLE[name], ("mixture", "elbo"))[1]
+        if name == "sensitivity" and not any((figures.dataset, net, measure) in times for _, net, _ in times):
+            text = f"{name} shows '{measure}' of this dataset, which no cell measures"
+            faults["dataset",] = fault(text, figures.dataset, ("dataset",))
         nets: dict[Place, str] = {("net",): figures.net} if name != "sensitivity" else {}
         if name == "fig3":
             nets = {("capacities", i): net for i, net in enumerate(figures.capacities)}
@@ -1011,6 +1026,22 @@ def _not_measured(figures: FigureSettings, blocks: Iterable[Block], families: di
                 text = f"fig4 shows 'samples' at this T, but they are taken at {', '.join(sorted(sampled, key=float))}"
                 faults["histogram_T", i] = fault(text, T, ("histogram_T", i))
     return list(faults.values())
+
+
+def _not_started_from(
+    figures: FigureSettings,
+    datasets: dict[str, DatasetSettings],
+    blocks: Iterable[Block],
+    usual: Sequence[NoiseName],
+) -> list[Fault]:
+    """What figures of images show of one p_noise that the images have not."""
+    used = {name for block in blocks for name in block.dataset if name in datasets}
+    noises = [datasets[name].p_noise or usual for name in sorted(used) if family(datasets[name]) == "images"]
+    shown = [name for name in ("table1", "images") if name in figures.draw]
+    if not shown or not noises or any(figures.p_noise in own for own in noises):
+        return []
+    there = ", ".join(dict.fromkeys(one for own in noises for one in own))
+    return [fault(f"{shown[0]} shows images from it, which start from {there}", figures.p_noise, ("p_noise",))]
 
 
 def _writable(path: str) -> str:
@@ -1031,7 +1062,11 @@ class Study(Settings):
     """A whole configuration file."""
 
     results: Annotated[str, AfterValidator(_writable)] = "results"
-    seed: Seed = Field(default=0, description="Every random number derives from it")
+    seed: Seed = Field(
+        default=0,
+        description="Every random number derives from it, but for what all studies share so that they compare: which "
+        "test images are measured, directions and floors of Wasserstein distances, reference points of mode shares",
+    )
     datasets: dict[Name, DatasetSettings] = Field(min_length=1)
     sdes: dict[Name, SDESettings] = Field(min_length=1)
     nets: dict[Name, NetSettings] = Field(min_length=1)
@@ -1089,9 +1124,10 @@ class Study(Settings):
         known = "study" in info.data and "datasets" in info.data
         faults = _not_measured(figures, info.data["study"], families) if known else []
         noises = info.data.get("p_noise", [figures.p_noise])
+        faults += _not_started_from(figures, info.data.get("datasets", {}), info.data["study"], noises) if known else []
         own = getattr(info.data.get("datasets", {}).get(figures.dataset), "p_noise", None) or noises
-        if known and "scout" in figures.draw and not faults:
-            scouts = getattr(info.data.get("scout"), "cells", None)
+        if known and "scout" in figures.draw and "scout" in info.data and not faults:
+            scouts = info.data["scout"].cells
             cells = Grid(study=info.data["study"], families=families, scouts=scouts).measured("running")
             if not any(f"dataset={figures.dataset}/" in cell and f"/net={figures.net}/" in cell for cell in cells):
                 text = f"scout shows dataset {figures.dataset} and net {figures.net}, which are not refined, and not "
@@ -1140,6 +1176,10 @@ class Study(Settings):
             name = " ".join(map(str, [dataset, *rest]))
             if (least := math.ceil(max(T) / min(T) - 1e-9)) > scout.times:
                 text = f"must be at least {least} for {name}: the largest T over the smallest"
+                faults.append(fault(text, scout.times, ("times",)))
+            sde = info.data.get("sdes", {}).get(rest[0])
+            if sde and (first := min(T) / scout.times) <= sde.epsilon:
+                text = f"asks {name} for the ELBO at {first:g}, which is not above its epsilon, {sde.epsilon:g}"
                 faults.append(fault(text, scout.times, ("times",)))
             if all(one in FITTED for one in datasets[dataset].p_noise or info.data["p_noise"]):
                 text = f"predicts nothing of {name} without a p_noise that is not fitted (standard or matched)"

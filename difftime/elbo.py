@@ -30,12 +30,16 @@ ENDS = 64
 
 @dataclass(frozen=True)
 class Path:
-    """What depends on the score, in nats per data point: K of Eq. 7 and the gap G, with standard errors."""
+    """What depends on the score, in nats per data point: K of Eq. 7, the gap G and I = K + G, with standard errors.
+
+    Those of K and G are of the same points, so that of I is neither's, nor their hypotenuse.
+    """
 
     K: Tensor
     K_se: Tensor
     gap: Float[Tensor, " seeds"]
     gap_se: Float[Tensor, " seeds"]
+    I_se: Float[Tensor, " seeds"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Ends:
     kl: float
     kl_se: float
     prior: float
+    prior_se: float
     entropy: float
     entropy_se: float
     R: float
@@ -65,20 +70,20 @@ def path_terms(
     `points` random points are used at each of the `time_steps` times if the data have more than one dimension.
     """
     generator = stream(seed, "elbo points")
-    total = torch.zeros(2, seeds, dtype=torch.float64)
-    variance = torch.zeros(2, seeds, dtype=torch.float64)
+    total = torch.zeros(3, seeds, dtype=torch.float64)
+    variance = torch.zeros(3, seeds, dtype=torch.float64)
     for t, weight in zip(*time_nodes(sde, T, epsilon, time_steps), strict=True):
         mean, se = _losses(score, p, sde, t, seeds, points, generator)
         total += 0.5 * weight * mean
         variance += (0.5 * weight * se) ** 2
     se = variance.sqrt()
-    return Path(K=total[0, 0], K_se=se[0, 0], gap=total[1], gap_se=se[1])
+    return Path(K=total[0, 0], K_se=se[0, 0], gap=total[1], gap_se=se[1], I_se=se[2])
 
 
 def _losses(
     score: Score, p: Mixture, sde: SDE, t: Tensor, seeds: int, points: int, generator: torch.Generator
-) -> tuple[Float[Tensor, "two seeds"], Float[Tensor, "two seeds"]]:
-    """The integrands of 2 K and 2 G in lambda at one time, with standard errors."""
+) -> tuple[Float[Tensor, "three seeds"], Float[Tensor, "three seeds"]]:
+    """The integrands of 2 K, 2 G and 2 I in lambda at one time, with standard errors."""
     at = nodes(p.diffused(sde, t.item()), points, generator)
     sigma2 = sde.variance(t)
     exact = p.score(at.x, sde.alpha(t), sigma2)
@@ -87,7 +92,7 @@ def _losses(
     # K: E||∇ log p - ∇ log p(x_t|x_0)||² = D/sigma² - E||∇ log p||²
     K = (p.d - sigma2 * exact.square().sum(-1)).expand(seeds, -1)
     gap = sigma2 * error.square().sum(-1)
-    return at.expectation(torch.stack([K, gap]))
+    return at.expectation(torch.stack([K, gap, K + gap]))
 
 
 def running_gap(
@@ -119,10 +124,11 @@ def running_gap(
     return torch.stack(means, -1).cumsum(-1), torch.stack(variances, -1).cumsum(-1).sqrt()
 
 
-def expected_log_density(p: Mixture, *, points: int, seed: str) -> float:
-    """E log p_data(x) in nats, the ceiling of E log q for every model."""
+def expected_log_density(p: Mixture, *, points: int, seed: str) -> tuple[float, float]:
+    """E log p_data(x) in nats, the ceiling of E log q for every model, and its standard error (0: by quadrature)."""
     at = nodes(p, points * ENDS, stream(seed, "elbo start"))
-    return at.expectation(p.log_prob(at.x))[0].item()
+    mean, se = at.expectation(p.log_prob(at.x))
+    return mean.item(), se.item()
 
 
 def end_terms(p: Mixture, sde: SDE, noise: Noise, T: float, epsilon: float, *, points: int, seed: str) -> Ends:
@@ -136,12 +142,15 @@ def end_terms(p: Mixture, sde: SDE, noise: Noise, T: float, epsilon: float, *, p
     kl, kl_se = at_end.expectation(end.log_prob(at_end.x) - log_noise)
     # the moments of x_T suffice where the coordinates of p_noise are independent
     closed = isinstance(noise, Gaussian)
-    prior = noise.expected_log_prob(end.mean, end.variance) if closed else at_end.expectation(log_noise)[0]
+    prior, prior_se = at_end.expectation(log_noise)
+    if closed:
+        prior, prior_se = noise.expected_log_prob(end.mean, end.variance), torch.zeros(())
     entropy, entropy_se = at_start.expectation(-start.log_prob(at_start.x))
     return Ends(
         kl=kl.item(),
         kl_se=kl_se.item(),
         prior=prior.item(),
+        prior_se=prior_se.item(),
         entropy=entropy.item(),
         entropy_se=entropy_se.item(),
         R=p.d * sde.R(T, epsilon),

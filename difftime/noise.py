@@ -7,7 +7,8 @@ The score knows nothing of p_noise, so one trained model serves any number of th
     flow       a neural spline flow (Durkan et al., 2019, as zuko has it) after the whitening of `full`, fitted to draws
                of x_T by maximum likelihood, and stopped where a held-out part of the training data is best described.
 
-Whatever is fitted sees training data only.
+Of images, training images are all that a fit sees. Of a mixture, the moments are p_data's own, and the points are a
+sample of the training set's size that no seed is trained on.
 """
 
 from __future__ import annotations

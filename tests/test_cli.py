@@ -192,6 +192,35 @@ def test_an_unknown_p_noise_is_refused_not_taken_for_another(cell: Path, verb: s
     assert snapshot(cell.parent) == before
 
 
+@pytest.mark.parametrize("verb", MEASURES)
+def test_a_p_noise_given_twice_is_refused_not_counted_twice(cell: Path, verb: str) -> None:
+    before = snapshot(cell.parent)
+    assert "given twice" in refusal(verb, cell, "--p-noise", "standard", "--p-noise", "standard")
+    assert snapshot(cell.parent) == before
+
+
+def test_a_running_elbo_below_epsilon_is_refused(cell: Path) -> None:
+    before = snapshot(cell.parent)
+    options = ("--p-noise", "standard", "--settings", '{"times": 100000}')
+    assert "not above epsilon" in refusal("running", cell, *options)
+    assert snapshot(cell.parent) == before
+
+
+@pytest.mark.parametrize("verb", ["train", "elbo"])
+def test_the_environment_s_word_on_devices_is_heard_by_hand_too(
+    cell: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFTIME_DEVICE", "nonsense")
+    options = () if verb == "train" else ("--p-noise", "standard")
+    assert refusal(verb, cell, *options) == "DIFFTIME_DEVICE is nonsense; it can be cpu, or not set at all."
+
+
+def test_images_are_not_drawn_on_two_gpus(cell: Path) -> None:
+    result = call("image-samples", cell, "--p-noise", "standard", "--gpus", 2)
+    assert result.exit_code == 2
+    assert "less than or equal to 1" in plain(result.stderr)
+
+
 @pytest.mark.parametrize("arguments", [("figure", "fig5", "--table"), ("collect", "elbos", "--cells")])
 def test_an_unknown_figure_or_table_is_refused_with_the_known_ones(cell: Path, arguments: tuple[str, ...]) -> None:
     before = snapshot(cell.parent)
@@ -259,6 +288,7 @@ def test_an_unfinished_study_is_not_shown_as_finished(half: Path) -> None:
     assert message.startswith(f"The study in {half} is not complete")
     assert "cells/dataset=toy/sde=vp/net=mlp/T=0.7/elbo.parquet" in message
     assert "T=0.5/elbo.parquet" not in message
+    assert "tables/optimum.parquet" in message
 
 
 def test_a_refinement_that_goes_on_is_collected_partially_only_and_says_so(half: Path, tmp_path: Path) -> None:

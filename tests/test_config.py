@@ -414,7 +414,19 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
             ("figures.draw[10]:", "images shows 'samples' of images"),
         ],
     ),
+    "an ELBO asked for before epsilon": (
+        {"sdes.vp.epsilon": 0.004, "scout.times": 40},
+        [("scout.times:", "asks toy vp mlp-32x2 for the ELBO at 0.00125, which is not above its epsilon, 0.004")],
+    ),
     # figures
+    "images from a start that they have not": (
+        {"datasets.mnist5k.p_noise": ["matched", "full"], "figures.draw": ["images"]},
+        [("figures.p_noise:", "images shows images from it, which start from matched, full", "'standard'")],
+    ),
+    "sensitivity of data that nobody measures": (
+        {"figures.draw": ["sensitivity"], "figures.dataset": "nope"},
+        [("figures.dataset:", "sensitivity shows 'elbo' of this dataset, which no cell measures", "'nope'")],
+    ),
     "unknown figure": ({"figures.draw": ["fig1", "fig5"]}, [("figures.draw[1]:", "must be 'fig1', 'fig2'", "'fig5'")]),
     "quality against a cost that nobody measures": (
         {"study": [{"dataset": "toy", "sde": "vp", "net": "mlp-32x2", "T": 0.5, "measure": "elbo"}],

@@ -362,6 +362,15 @@ def test_fig2_does_not_call_the_last_time_an_optimum() -> None:
     assert "edge" in drawn("fig2", frame).axes[0].get_title("right")
 
 
+@pytest.mark.parametrize("name", ["fig2", "noises"])
+def test_the_last_time_at_which_every_seed_is_finite_is_an_edge_too(name: str) -> None:
+    *_, best, last = sorted(TIMES)
+    frame = summary().assign(T_star=best, T_star_low=best, T_star_high=best)
+    assert "edge" not in drawn(name, frame).axes[0].get_title("right")
+    frame.loc[(frame["T"] == last) & frame.quantity.isin(["gap", "elbo"]), "finite"] = SEEDS - 1
+    assert "edge" in drawn(name, frame).axes[0].get_title("right")
+
+
 def test_fig2_names_the_bounded_model_and_the_other_one_apart(pictures: dict[str, Figure]) -> None:
     names = {"ELBO (bounds reverse SDE)", "log-likelihood, reverse SDE", "log-likelihood, probability-flow ODE"}
     assert names <= legend_of(pictures["fig2"])
@@ -779,7 +788,10 @@ def test_every_figure_has_a_caption_of_its_own_with_its_settings() -> None:
         assert ("means [1.0, 3.0]" in text) == (name not in IMAGE_FIGURES)
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name != "missing"])  # which is in no report
+NOT_IN_THE_REPORT = {"missing", "bpd_images", "image_elbo_images"}
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if name not in NOT_IN_THE_REPORT])
 def test_every_table_has_a_caption(name: str) -> None:
     same = ("optimum", "bounds", "scout", "refined", "table1", "table2")
     rule = "summarise" if name == "summary" else name if name in same else None

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from difftime.elbo import end_terms, expected_log_density, path_terms
 from difftime.mixture import Mixture, nodes
+from difftime.noise import FullGaussian
 from difftime.score import ExactScore
 from difftime.sde import SDE, VE, VP, matched_noise, standard_noise
 from difftime.streams import stream
@@ -48,7 +50,9 @@ def test_the_kl_of_vp_with_the_standard_p_noise(toy: Mixture, T: float, kl: str)
 
 
 def test_the_entropy_of_p_data(toy: Mixture) -> None:
-    assert expected_log_density(toy, points=1, seed="test") == pytest.approx(-0.85196, abs=5e-6)
+    mean, se = expected_log_density(toy, points=1, seed="test")
+    assert se == 0
+    assert mean == pytest.approx(-0.85196, abs=5e-6)
 
 
 @pytest.mark.parametrize("sde", PAPER.values(), ids=PAPER.keys())
@@ -134,3 +138,17 @@ def test_in_two_dimensions_the_decomposition_agrees_within_its_errors(correlated
     se = (path.K_se**2 + ends.kl_se**2 + ends.entropy_se**2).sqrt().item()
     assert 0 < se < 0.1
     assert abs(eq4 - eq11) < 4 * se
+
+
+def test_in_two_dimensions_every_estimate_scatters_as_its_standard_error_says(correlated: Mixture) -> None:
+    other = Mixture.from_covariances([0.5, 0.5], [[-1.0, 0.5], [0.8, 1.0]], 2 * [[[0.3, 0.0], [0.0, 0.3]]])
+    noise, found, errors = FullGaussian.of(*(torch.zeros(2), 2 * torch.eye(2))), [], []
+    for k in range(40):
+        place = {"points": 50, "seed": f"test {k}"}
+        path = path_terms(ExactScore(other, VP()), correlated, VP(), 0.5, 1e-3, seeds=1, time_steps=10, **place)
+        ends = end_terms(correlated, VP(), noise, 0.5, 1e-3, **place)
+        mean, se = expected_log_density(correlated, **place)
+        found.append([(path.K + path.gap[0]).item(), ends.prior, mean])
+        errors.append([path.I_se.item(), ends.prior_se, se])
+    ratio = np.std(found, axis=0, ddof=1) / np.mean(errors, axis=0)
+    assert ((ratio > 0.6) & (ratio < 1.5)).all()  # of 40: five standard deviations

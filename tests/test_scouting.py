@@ -22,7 +22,7 @@ from difftime.elbo import end_terms, path_terms, running_gap
 from difftime.mixture import Mixture
 from difftime.schemas import TABLES
 from difftime.score import ExactScore
-from difftime.scouting import _Model, decide, predicted_gap, refined, scout
+from difftime.scouting import _Model, _predictions, decide, predicted_gap, refined, scout
 from difftime.sde import SDE, VP, standard_noise
 
 SETTINGS = OptimumSettings(resamples=200)
@@ -100,7 +100,7 @@ def table(name: str, rows: list[dict]) -> pd.DataFrame:
 def running(seeds: int = SEEDS, scouts: tuple[float, ...] = SCOUTS) -> pd.DataFrame:
     return table("running", [
         {"T": T, "seed": seed, "t": t, "kl": kl_at(t), "gap": gap_at(t, T, seed), "entropy": -CEILING}
-        for T in scouts for seed in range(seeds) for t in T * np.arange(1, 41) / 40
+        for T in scouts for seed in range(seeds) for t in T * (np.arange(1, 41) / 40)
     ])  # fmt: skip
 
 
@@ -158,6 +158,15 @@ def test_one_model_does_not_see_what_a_longer_training_costs_at_all_times(monkey
     row = found()
     assert row.T_star == pytest.approx(best, abs=0.05)
     assert row.one_T_star > best + 0.1
+
+
+def test_a_time_that_two_models_have_up_to_its_last_bit_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.8 · 15/40 and 2 · 6/40 are 0.3 and its neighbour: a slope of log KL between the two would be rounding."""
+    monkeypatch.setattr(sys.modules[__name__], "kl_at", lambda T: np.exp(-3 * T))
+    rows = running(scouts=(0.05, 0.4, 0.8, 2.0))
+    assert (np.diff(np.unique(rows.t)) < 1e-12).sum() > 2
+    curve, _ = _predictions(rows, SETTINGS, 0)["all models"]
+    assert np.log(curve.kl) == pytest.approx(-3 * curve.T, abs=1e-9)
 
 
 def test_the_cells_worth_training_hold_the_optimum_between_them() -> None:

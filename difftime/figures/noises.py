@@ -24,12 +24,12 @@ def _optimum(axes: Axes, line: pd.DataFrame, look: style.Look) -> str:
     if math.isfinite(low):
         axes.axvspan(low, high, color=look.colour, alpha=0.12, linewidth=0)
     axes.axvline(T_star, color=look.colour, linewidth=0.8, linestyle=(0, (1, 1)), zorder=1.5)
-    return f"{T_star:.2f}"
+    return f"{T_star:.2f}{' (edge)' if style.at_edge(line) else ''}"
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     """One column per SDE, one line per p_noise, T* of each."""
-    rows = style.select(frame, dataset=settings.dataset, net=settings.net, quantity=("elbo", "log_p_data"))
+    rows = style.select(frame, dataset=settings.dataset, net=settings.net, quantity=("elbo", "gap", "log_p_data"))
     sdes = style.sdes_of(rows)
     figure, grid = style.panels(settings, 1, len(sdes), 2.6, sharex=True, sharey=True)
     grid[0, 0].set_ylim(*value_limits(rows))
@@ -37,8 +37,8 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         own, found = rows[rows.sde == sde], []
         axes.axhline(ceiling(own), color=style.GREY, linewidth=0.9, label=style.CEILING)
         for name in [name for name in style.P_NOISES if name in set(own.p_noise)]:
-            line = own[(own.p_noise == name) & (own.quantity == "elbo")]
-            style.curve(axes, line, style.P_NOISES[name], style.line_style(sde, sdes))
+            line = own[own.p_noise == name]
+            style.curve(axes, line[line.quantity == "elbo"], style.P_NOISES[name], style.line_style(sde, sdes))
             found.append(f"{name} {_optimum(axes, line, style.P_NOISES[name])}")
         axes.set_title(style.sde_title(sde), loc="left", fontweight="bold")
         axes.set_title(f"$T^*$: {', '.join(found)}", loc="right", color=style.OPTIMUM_TEXT)

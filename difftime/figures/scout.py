@@ -35,7 +35,8 @@ def _said(line: pd.DataFrame) -> str:
     first = line.iloc[0]
     if not math.isfinite(first.T_star):
         return "–"
-    edge = not line.t.min() < first.T_star < line.t.max()
+    finite = line.t[line.elbo.notna()]
+    edge = not finite.min() < first.T_star < finite.max()
     return f"{first.T_star:.2f}{' (edge)' if edge else ''}"
 
 

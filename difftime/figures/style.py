@@ -247,6 +247,12 @@ def gap_limits(gap: pd.Series) -> tuple[float, float]:
     return low / 1.5, 1.5 * min(positive.max(), 1000 * low)
 
 
+def at_edge(line: pd.DataFrame) -> bool:
+    """Whether T* is the first or the last T at which every seed's gap is finite. `line`: rows of the summary table."""
+    T = line["T"][(line.quantity == "gap") & (line.finite == line.seeds)]
+    return not T.min() < line.T_star.iloc[0] < T.max()
+
+
 def optimum(axes: Axes, line: pd.DataFrame) -> None:
     """T* as a vertical line with its interval shaded, and its value above. `line`: rows of the summary table."""
     T_star, low, high = line.iloc[0][["T_star", "T_star_low", "T_star_high"]].astype(float)
@@ -257,7 +263,7 @@ def optimum(axes: Axes, line: pd.DataFrame) -> None:
         axes.axvspan(low, high, color=OPTIMUM.colour, alpha=0.18, linewidth=0)
     axes.axvline(T_star, color=OPTIMUM.colour, linewidth=1.0, zorder=1.5, label=OPTIMUM.label)
     interval = f"[{low:.2f}, {high:.2f}]" if math.isfinite(low) else "(one seed: no interval)"
-    if not line["T"].min() < T_star < line["T"].max():
+    if at_edge(line):
         interval = "(edge of the times)"
     axes.set_title(f"$T^* = {T_star:.2f}$  {interval}", loc="right", color=OPTIMUM_TEXT)
 

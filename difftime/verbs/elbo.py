@@ -17,7 +17,7 @@ def run(folder: Path, settings: ElboSettings, p_noise: Sequence[str]) -> None:
     cell, problem = open_mixture(folder)
     p, sde, T, epsilon = problem.density, problem.sde, problem.T, problem.epsilon
     streams = f"{cell.seed}/{cell.dataset}"
-    log_p_data = expected_log_density(p, points=settings.points, seed=streams)
+    log_p_data, log_p_data_se = expected_log_density(p, points=settings.points, seed=streams)
     path = path_terms(
         problem.score, p, sde, T, epsilon,
         seeds=cell.seeds, time_steps=settings.time_steps, points=settings.points, seed=streams,
@@ -25,7 +25,7 @@ def run(folder: Path, settings: ElboSettings, p_noise: Sequence[str]) -> None:
     rows = []
     for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True):
         ends = end_terms(p, sde, noise, T, epsilon, points=settings.points, seed=streams)
-        for seed, (gap, gap_se) in enumerate(zip(path.gap, path.gap_se, strict=True)):
+        for seed, (gap, gap_se, I_se) in enumerate(zip(path.gap, path.gap_se, path.I_se, strict=True)):
             # Eq. 11, as its terms have the smaller Monte Carlo error; Eq. 4 is the check
             elbo = -ends.entropy - ends.kl - gap
             elbo_se = (ends.entropy_se**2 + ends.kl_se**2 + gap_se**2) ** 0.5
@@ -34,8 +34,9 @@ def run(folder: Path, settings: ElboSettings, p_noise: Sequence[str]) -> None:
                 "seed": seed, "p_noise": name, "elbo": finite(elbo), "elbo_se": finite(elbo_se),
                 "kl": ends.kl, "kl_se": ends.kl_se, "gap": finite(gap), "gap_se": finite(gap_se),
                 "K": path.K.item(), "K_se": path.K_se.item(), "R": ends.R, "I": finite(path.K + gap),
-                "prior": ends.prior, "entropy": ends.entropy, "entropy_se": ends.entropy_se,
-                "log_p_data": log_p_data, "residual": finite(eq4 - elbo), "epsilon": epsilon,
+                "I_se": finite(I_se), "prior": ends.prior, "prior_se": ends.prior_se, "entropy": ends.entropy,
+                "entropy_se": ends.entropy_se, "log_p_data": log_p_data, "log_p_data_se": log_p_data_se,
+                "residual": finite(eq4 - elbo), "epsilon": epsilon,
                 "weighting": cell.training.weighting, "steps": cell.training.steps,
             })  # fmt: skip
     write_rows(folder / "elbo.parquet", "elbo", rows)

@@ -1,4 +1,4 @@
-"""Fit one p_noise to x_T of one cell's training data. No score enters, so the cell need not be trained."""
+"""Fit one p_noise to one cell's x_T. No score enters, so the cell need not be trained."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ def run(
     noise = fit_noise(problem, settings, f"{cell.seed}/{cell.dataset}/{name}")
     path = noise_file(folder, name)
     save_noise(path, problem, name, noise, settings.model_dump(include={"transforms", "width"}))
-    log.info("p_noise %s fitted to x_T of %d training points: %s", name, problem.points, path)
+    log.info("p_noise %s from %s: %s", name, problem.known_from(name == "full"), path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from difftime.config import RunningSettings
+from difftime.config import BadSettings, RunningSettings
 from difftime.elbo import end_terms, expected_log_density, running_gap
 from difftime.schemas import write_rows
 from difftime.verbs.common import finite, keys, log, open_mixture
@@ -20,11 +20,15 @@ def run(folder: Path, settings: RunningSettings, p_noise: Sequence[str]) -> None
     p, sde, T, epsilon = problem.density, problem.sde, problem.T, problem.epsilon
     streams = f"{cell.seed}/{cell.dataset}"
     times = T * (torch.arange(1, settings.times + 1, dtype=torch.float64) / settings.times)
+    if times[0] <= epsilon:
+        raise BadSettings(
+            f"{cell.name} is asked for the ELBO at {times[0]:g}, not above epsilon, {epsilon:g}. Lower scout.times."
+        )
     gap, gap_se = running_gap(
         problem.score, p, sde, times, T, epsilon,
         seeds=cell.seeds, time_steps=settings.time_steps, points=settings.points, seed=streams,
     )  # fmt: skip
-    log_p_data = expected_log_density(p, points=settings.points, seed=streams)
+    log_p_data, log_p_data_se = expected_log_density(p, points=settings.points, seed=streams)
     rows = []
     for name in p_noise:
         for k, t in enumerate(times.tolist()):
@@ -33,8 +37,10 @@ def run(folder: Path, settings: RunningSettings, p_noise: Sequence[str]) -> None
             rows += [
                 keys(cell) | {
                     "seed": seed, "p_noise": name, "t": t, "elbo": finite(-ends.entropy - ends.kl - gap[seed, k]),
+                    "elbo_se": finite((ends.entropy_se**2 + ends.kl_se**2 + gap_se[seed, k] ** 2) ** 0.5),
                     "kl": ends.kl, "kl_se": ends.kl_se, "gap": finite(gap[seed, k]), "gap_se": finite(gap_se[seed, k]),
                     "entropy": ends.entropy, "entropy_se": ends.entropy_se, "log_p_data": log_p_data,
+                    "log_p_data_se": log_p_data_se,
                     "epsilon": epsilon, "weighting": cell.training.weighting,
                 }
                 for seed in range(cell.seeds)

@@ -71,18 +71,7 @@ TEXTS = {
     "data_dir": STUDY.data_dir,
 }
 RUNNING = STUDY.scout.canonical(exclude={"cells"})
-TABLES = [table for table in MEASURED_BY if MEASURED[table]]
-if MEASURED["elbo"]:
-    TABLES += ["optimum", "summary"]
-if MEASURED["running"]:
-    TABLES += ["scout", "scout_curves"]
-if MEASURED["elbo"] and MEASURED["likelihood"]:
-    TABLES += ["bounds"]
-if MEASURED["bpd"] and MEASURED["image_elbo"]:
-    TABLES += ["table1", "table2"]
-if REFINED:
-    TABLES += ["refined"]
-TABLES += ["tradeoff", "runs"]
+TABLES = STUDY.cells().tables()
 
 
 wildcard_constraints:
