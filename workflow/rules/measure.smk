@@ -9,6 +9,7 @@ rule fit_noise:
         f"{LOG}/noise_{{noise}}.log",
     benchmark:
         f"{BENCHMARK}/noise_{{noise}}.tsv"
+    priority: 1
     group:
         small
     conda:
@@ -167,6 +168,7 @@ rule bpd:
         f"{LOG}/bpd.log",
     benchmark:
         f"{BENCHMARK}/bpd.tsv"
+    priority: 2
     conda:
         "../../environment.yml"
     threads: cpus

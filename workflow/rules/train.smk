@@ -11,6 +11,8 @@ rule train:
         f"{LOG}/train.log",
     benchmark:
         f"{BENCHMARK}/train.tsv"
+    # what takes long begins first, so that no core is idle at the end
+    priority: 1
     group:
         small
     conda:
