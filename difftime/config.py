@@ -491,7 +491,10 @@ class NetMLPSettings(MLPSettings, _Trained):
 
 
 class NetNCSNppSettings(NCSNppSettings, _Trained):
-    """A network on images, and how its training differs from that of the data set it meets."""
+    """A network on images, and how its training and its jobs differ from what the data set it meets says."""
+
+    memory: Count | None = Field(default=None, description="As of a data set, in place of that; null: what that says")
+    minutes: Count | None = Field(default=None, description="As of a data set, in place of that; null: what that says")
 
 
 NetSettings = Annotated[
@@ -1226,7 +1229,7 @@ class Study(Settings):
             dataset=dataset, sde=sde, net=net, T=float(T), seed=self.seed, seeds=data.seeds,
             data=what_it_is(data),
             diffusion=self.sdes[sde],
-            network=network.model_dump(exclude={"training"}),
+            network=network.model_dump(exclude={"training", "memory", "minutes"}),
             training=training_of(data, network).model_dump(),
         )  # fmt: skip
 

@@ -267,23 +267,24 @@ def in_report(table):
     )
 
 
-def of_dataset(wildcards, name, usual):
-    """What a data set says of its jobs' resources; collecting jobs and mixtures take the usual."""
+def asked_for(wildcards, name, usual):
+    """What a network, or else the data set, says of a job's resources; collecting jobs and mixtures take the usual."""
+    net = STUDY.nets.get(getattr(wildcards, "net", ""))
     data = STUDY.datasets.get(getattr(wildcards, "dataset", ""))
-    return getattr(data, name, usual)
+    return getattr(net, name, None) or getattr(data, name, usual)
 
 
 def memory(wildcards, attempt):
     """MB: PyTorch itself takes 300; a retry gets more."""
-    return of_dataset(wildcards, "memory", 1000) * attempt
+    return asked_for(wildcards, "memory", 1000) * attempt
 
 
 def minutes(wildcards, attempt):
-    return of_dataset(wildcards, "minutes", 30) * attempt
+    return asked_for(wildcards, "minutes", 30) * attempt
 
 
 def gpus(wildcards):
-    return of_dataset(wildcards, "gpu", 0)
+    return asked_for(wildcards, "gpu", 0)
 
 
 def one_gpu(wildcards):
@@ -293,7 +294,7 @@ def one_gpu(wildcards):
 
 def cpus(wildcards):
     """At least one for each of the processes that share the work."""
-    return max(of_dataset(wildcards, "threads", 1), gpus(wildcards))
+    return max(asked_for(wildcards, "threads", 1), gpus(wildcards))
 
 
 def small(wildcards):
