@@ -137,9 +137,9 @@ def _use(threads: int, gpus: int | None = 0) -> None:
     """
     from difftime.gpus import claim, confirm, in_group, visible
 
-    if gpus is None and not in_group():
-        gpus = min(1, len(visible()))
-    claimed = 0 if in_group() else claim(gpus or 0)
+    claimed = 0
+    if not in_group():
+        claimed = claim(min(1, len(visible())) if gpus is None else gpus)
     gc.disable()
     import torch
 

@@ -1012,7 +1012,7 @@ def _not_measured(figures: FigureSettings, blocks: Iterable[Block], families: di
                 faults["draw", i] = fault(text, name, ("draw", i))
             continue
         measure = MEASURED_BY.get(FIGURE_TABLE[name], ("mixture", "elbo"))[1]
-        if name == "sensitivity" and not any((figures.dataset, net, measure) in times for _, net, _ in times):
+        if name == "sensitivity" and (figures.dataset, measure) not in {(data, what) for data, _, what in times}:
             text = f"{name} shows '{measure}' of this dataset, which no cell measures"
             faults["dataset",] = fault(text, figures.dataset, ("dataset",))
         nets: dict[Place, str] = {("net",): figures.net} if name != "sensitivity" else {}

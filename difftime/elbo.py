@@ -141,10 +141,10 @@ def end_terms(p: Mixture, sde: SDE, noise: Noise, T: float, epsilon: float, *, p
     log_noise = noise.log_prob(at_end.x)
     kl, kl_se = at_end.expectation(end.log_prob(at_end.x) - log_noise)
     # the moments of x_T suffice where the coordinates of p_noise are independent
-    closed = isinstance(noise, Gaussian)
-    prior, prior_se = at_end.expectation(log_noise)
-    if closed:
+    if isinstance(noise, Gaussian):
         prior, prior_se = noise.expected_log_prob(end.mean, end.variance), torch.zeros(())
+    else:
+        prior, prior_se = at_end.expectation(log_noise)
     entropy, entropy_se = at_start.expectation(-start.log_prob(at_start.x))
     return Ends(
         kl=kl.item(),
