@@ -461,7 +461,7 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
         refining(tolerance=0, cells=1),
         [("study[0].refine.tolerance:", "greater than 0"), ("study[0].refine.cells:", "at least 2")],
     ),
-    "a budget below the number of T": (refining(cells=12), [("study[0].refine.cells:", "at least 13", "12")]),
+    "a budget below the number of T": (refining(cells=13), [("study[0].refine.cells:", "at least 14", "13")]),
     "a tolerance that all T are within": (
         refining(tolerance=1.95), [("study[0].refine.tolerance:", "less than 1.95", "1.95")],
     ),
