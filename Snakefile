@@ -45,3 +45,11 @@ rule all:
     input:
         rules.tables.input,
         rules.figures.input,
+
+
+# To keep to a limit of jobs per second, Snakemake sets a timer whenever a job starts or ends, and each of these sets the
+# next when it goes off: hundreds go off a second after hundreds of jobs. Its default limits nothing here and can go.
+onstart:
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and limit.max_jobs >= 100 * limit.timespan:
+        workflow.scheduler.job_rate_limiter = None
