@@ -111,11 +111,15 @@ class Problem(ABC):
 
     @abstractmethod
     def known_from(self, by_moments: bool) -> str:
-        """What a p_noise is fitted to, in words: moments or points."""
+        """What a p_noise is made from, in words: moments or points."""
 
     @abstractmethod
+    def known(self, points: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n d"]:
+        """These points, in float64; images are dequantised afresh."""
+
     def noisy(self, points: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n d"]:
         """A fresh x_T, in float64, of each of these points."""
+        return diffuse(self.known(points, generator), self.sde, self.T, generator)
 
 
 @dataclass(frozen=True)
@@ -143,15 +147,15 @@ class MixtureProblem(Problem):
         return self.size
 
     def known_from(self, by_moments: bool) -> str:
-        return "the exact moments of x_T" if by_moments else f"x_T of {self.size} points that no seed is trained on"
+        return "the exact moments of x_T" if by_moments else f"{self.size} points that no seed is trained on"
 
     @cached_property
     def sample(self) -> Tensor:
         """Points for a p_noise, which is the same for all seeds: no seed's training points."""
         return self.density.sample(self.size, stream(self.seeds[0], "p_noise data"))
 
-    def noisy(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        return diffuse(self.sample[points], self.sde, self.T, generator)
+    def known(self, points: Tensor, generator: torch.Generator) -> Tensor:
+        return self.sample[points].double()
 
 
 @dataclass(frozen=True)
@@ -185,12 +189,11 @@ class ImageProblem(Problem):
         return len(self.images.train)
 
     def known_from(self, by_moments: bool) -> str:
-        return f"{'the moments' if by_moments else 'x_T'} of {self.points} training images"
+        return f"{'the moments of ' if by_moments else ''}{self.points} training images"
 
-    def noisy(self, points: Tensor, generator: torch.Generator) -> Tensor:
+    def known(self, points: Tensor, generator: torch.Generator) -> Tensor:
         images = self.images.train[points]
-        x0 = scaled(images, torch.rand(images.shape, generator=generator)).flatten(1)
-        return diffuse(x0, self.sde, self.T, generator)
+        return scaled(images, torch.rand(images.shape, generator=generator)).flatten(1).double()
 
 
 def build_sde(settings: SDESettings) -> SDE:
@@ -287,7 +290,8 @@ def fit_noise(
     """A p_noise fitted to x_T of the training data. Raises BadNoise if they do not suffice, or are not finite."""
     options = settings.model_dump(exclude={"kind"})
     if isinstance(settings, MixtureNoiseSettings):
-        return fit_mixture(problem.noisy, problem.points, problem.d, **options, seed=seed)
+        x0 = problem.known(torch.arange(problem.points), stream(seed, "p_noise data"))
+        return fit_mixture(x0, problem.sde, problem.T, **options, seed=seed)
     gaussian = FullGaussian.of(*diffused_moments(problem.sde, problem.T, *problem.known_moments()))
     if isinstance(settings, FullNoiseSettings):
         return gaussian

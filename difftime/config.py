@@ -903,7 +903,6 @@ class MixtureNoiseSettings(Settings):
 
     kind: Literal["mixture"] = "mixture"
     components: Count = 4
-    draws: Count = Field(default=4, description="x_T of each training point")
     iterations: Count = Field(default=500, description="At most")
 
 

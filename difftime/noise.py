@@ -3,7 +3,8 @@
 The score knows nothing of p_noise, so one trained model serves any number of them:
 
     full       the Gaussian with the mean and the covariance of x_T. It removes the lower end of the KL's bracket.
-    mixture    Gaussians with full covariances, fitted to draws of x_T by expectation maximisation (scikit-learn).
+    mixture    Gaussians with full covariances, fitted to the data by expectation maximisation (scikit-learn); diffused
+               to T they are Gaussians again, so the noise in x_T is known and is not fitted.
     flow       a neural spline flow (Durkan et al., 2019, as zuko has it) after the whitening of `full`, fitted to draws
                of x_T by maximum likelihood, and stopped where a held-out part of the training data is best described.
 
@@ -32,7 +33,7 @@ from difftime.streams import stream
 log = logging.getLogger("difftime")
 
 REGULAR = 1e-6
-"""Added to every variance of a mixture's components, as a share of the smallest variance of a coordinate of x_T."""
+"""Added to the variances of a mixture's components while they are fitted, as a share of a coordinate's on average."""
 LOOKS = 20
 """How often a flow in training looks at the held-out points."""
 
@@ -212,28 +213,27 @@ def check_finite(*values: Tensor) -> None:
         raise BadNoise("x_T of this cell is not finite: the SDE's variance overflows at this T. Lower T.")
 
 
-def fit_mixture(draw: Draw, n: int, d: int, *, components: int, draws: int, iterations: int, seed: str) -> MixtureNoise:
-    """Expectation maximisation on `draws` x_T of each of `n` training points in `d` dimensions.
+def fit_mixture(
+    x0: Float[Tensor, "n d"], sde: SDE, T: float, *, components: int, iterations: int, seed: str
+) -> MixtureNoise:
+    """Expectation maximisation on data points, and what the SDE makes of the mixture until T.
 
     Raises BadNoise if there are not more points than coordinates for every component, or if x_T is not finite.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
+    n, d = x0.shape
     what = f"A mixture of {components} Gaussians with full covariances in {d} dimensions"
     check_enough(n, components * (d + 1), what, "Lower noise.mixture.components, or leave this p_noise out.")
-    generator = stream(seed, "p_noise mixture")
-    x = torch.cat([draw(torch.arange(n), generator) for _ in range(draws)])
-    check_finite(x)
-    # scikit-learn adds this to the variances, so it goes with their scale
-    least = REGULAR * x.var(0).min().item()
-    start = int(torch.randint(2**31 - 1, (), generator=generator))
+    least = REGULAR * x0.var(0).mean().item()
+    start = int(torch.randint(2**31 - 1, (), generator=stream(seed, "p_noise mixture")))
     model = GaussianMixture(components, tol=1e-6, reg_covar=least, max_iter=iterations, random_state=start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = model.fit(x.numpy())
+        fitted = model.fit(x0.double().numpy())
     log.info(
-        "Mixture of %d: %d iterations, mean log p_noise of the draws %.4f nats", components, fitted.n_iter_,
+        "Mixture of %d: %d iterations, mean log density of the data %.4f nats", components, fitted.n_iter_,
         fitted.lower_bound_,
     )  # fmt: skip
     if not fitted.converged_:
@@ -241,7 +241,8 @@ def fit_mixture(draw: Draw, n: int, d: int, *, components: int, draws: int, iter
     covariances = torch.from_numpy(fitted.covariances_)
     variances, axes = torch.linalg.eigh((covariances + covariances.mT) / 2)
     weights, means = torch.from_numpy(fitted.weights_), torch.from_numpy(fitted.means_)
-    return MixtureNoise.of(Mixture(weights / weights.sum(), means, variances, axes))
+    of_data = Mixture(weights / weights.sum(), means, (variances - least).clamp(min=0), axes)
+    return MixtureNoise.of(of_data.diffused(sde, T))
 
 
 def spline_flow(d: int, transforms: int, width: int) -> nn.Module:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
+from matplotlib.text import Text
 from scipy.stats import norm
 
 from difftime import figures, tables
@@ -552,6 +553,17 @@ def test_noises_shows_the_elbo_of_every_p_noise_with_its_optimum(pictures: dict[
             rows = rows[rows.quantity == "elbo"].sort_values("T")
             assert curves(axes)[k].get_ydata() == pytest.approx(rows["mean"].to_numpy())
             assert f"{name} {rows.T_star.iloc[0]:.2f}" in axes.get_title("right")
+
+
+def test_the_titles_of_noises_stay_apart_however_many_p_noises_there_are() -> None:
+    frames = [summary().query("p_noise == 'standard'").assign(p_noise=name) for name in style.P_NOISES]
+    with style.context(SETTINGS):
+        figure = drawn("noises", pd.concat(frames, ignore_index=True))
+        figure.draw_without_rendering()
+        texts = [one for axes in figure.axes for one in axes.get_children() if isinstance(one, Text)]
+        boxes = [one.get_window_extent() for one in texts if one.get_text()]
+    assert len(boxes) == 2 * len(SDES)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 def test_scout_shows_both_predictions_and_the_trained_cells(pictures: dict[str, Figure]) -> None:

@@ -44,7 +44,7 @@ from difftime.sde import SDE, VP, Gaussian, Noise, matched_noise, standard_noise
 
 QUICK = {
     "full": FullNoiseSettings(),
-    "mixture": MixtureNoiseSettings(components=2, draws=2),
+    "mixture": MixtureNoiseSettings(components=2),
     "flow": FlowNoiseSettings(transforms=2, width=16, steps=300, learning_rate=5e-3),
 }
 TOY = {"kind": "mixture", "weights": [0.3, 0.7], "means": [1.0, 3.0], "stds": [0.1, 0.5], "samples": 2000}
@@ -209,7 +209,7 @@ def test_the_elbo_of_gaussian_images_is_tight_under_the_full_covariance(tmp_path
 
 def test_a_mixture_finds_the_mixture_that_x_T_is() -> None:
     problem = build(a_cell(TOY | {"samples": 20_000}, T=0.1))
-    fitted = fit_noise(problem, MixtureNoiseSettings(components=2, draws=2), "0").mixture
+    fitted = fit_noise(problem, MixtureNoiseSettings(components=2), "0").mixture
     truth = problem.density.diffused(problem.sde, problem.T)
     order = fitted.means[:, 0].argsort()
     assert torch.allclose(fitted.weights[order], truth.weights, atol=0.02)
@@ -233,7 +233,7 @@ def test_a_fit_comes_out_the_same_again_and_survives_its_file(name: str, tmp_pat
 def test_no_test_image_reaches_a_fit(name: str, tmp_path: Path) -> None:
     """Other test images change nothing; training images exchanged for test images, a broken split, would."""
     train, test = grey(80), grey(40, seed=1)
-    settings = {"mixture": MixtureNoiseSettings(components=1, draws=1), "flow": FlowNoiseSettings(steps=5)}
+    settings = {"mixture": MixtureNoiseSettings(components=1), "flow": FlowNoiseSettings(steps=5)}
     fits = [
         fit_noise(build(pictures(tmp_path / f"{k}.npz", *split)), settings.get(name, QUICK["full"]), "0")
         for k, split in enumerate(((train, test), (train, grey(40, seed=2)), (test, train)))
@@ -377,13 +377,25 @@ def test_a_mixture_that_did_not_converge_is_loud(caplog: pytest.LogCaptureFixtur
 
 
 def test_a_mixture_does_not_depend_on_the_scale_of_x() -> None:
-    def points(scale: float) -> Any:
-        return lambda chosen, _: scale * normal(500, 2, seed=9)[chosen]
-
-    options = {"components": 2, "draws": 1, "iterations": 200, "seed": "0"}
-    small, large = (fit_mixture(points(scale), 500, 2, **options) for scale in (1e-5, 1.0))
+    points, options = normal(500, 2, seed=9), {"components": 2, "iterations": 200, "seed": "0"}
+    small, large = (fit_mixture(scale * points, VP(), 0.0, **options) for scale in (1e-5, 1.0))
     x = normal(9, 2)
     assert torch.allclose(small.log_prob(1e-5 * x) + 2 * math.log(1e-5), large.log_prob(x), atol=1e-6)
+
+
+def test_one_component_is_the_gaussian_with_the_moments_of_the_points() -> None:
+    sde, T, points = VP(), 0.3, normal(500, 3, seed=9) @ normal(3, 3)
+    one = fit_mixture(points, sde, T, components=1, iterations=200, seed="0")
+    truth = FullGaussian.of(*diffused_moments(sde, T, points.mean(0), points.mT.cov(correction=0)))
+    x = normal(9, 3)
+    assert torch.allclose(one.log_prob(x), truth.log_prob(x), atol=1e-9)
+
+
+def test_where_x_T_is_noise_a_mixture_of_few_points_is_the_standard_normal() -> None:
+    """What is fitted is the data. Were the noise fitted too, 50 points in 20 dimensions would miss it by nats."""
+    d, x = 20, normal(100, 20, seed=1)
+    few = fit_mixture(normal(50, d, seed=9), VP(), 1.5, components=2, iterations=200, seed="0")
+    assert torch.allclose(few.log_prob(x), standard_noise(VP(), 1.5, (d,)).log_prob(x), atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
             style.curve(axes, line[line.quantity == "elbo"], style.P_NOISES[name], style.line_style(sde, sdes))
             found.append(f"{name} {_optimum(axes, line, style.P_NOISES[name])}")
         axes.set_title(style.sde_title(sde), loc="left", fontweight="bold")
-        axes.set_title(f"$T^*$: {', '.join(found)}", loc="right", color=style.OPTIMUM_TEXT)
+        lines = [", ".join(found[k : k + 2]) for k in range(0, len(found), 2)]
+        axes.set_title("$T^*$: " + ",\n".join(lines), loc="right", color=style.OPTIMUM_TEXT)
         style.time_axis(axes)
     grid[0, 0].set_ylabel("ELBO [nats]")
     style.legend(figure, 3)
