@@ -287,7 +287,7 @@ def noise_file(folder: Path, name: str) -> Path:
 def fit_noise(
     problem: Problem, settings: FullNoiseSettings | MixtureNoiseSettings | FlowNoiseSettings, seed: str
 ) -> Fitted:
-    """A p_noise fitted to x_T of the training data. Raises BadNoise if they do not suffice, or are not finite."""
+    """A p_noise for x_T, from the training data. Raises BadNoise if they do not suffice, or are not finite."""
     options = settings.model_dump(exclude={"kind"})
     if isinstance(settings, MixtureNoiseSettings):
         x0 = problem.known(torch.arange(problem.points), stream(seed, "p_noise data"))

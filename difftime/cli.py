@@ -1,7 +1,8 @@
-"""`difftime <verb>`: what the pipeline's rules call, and what a person can call instead.
+"""Diffusion times of score-based generative models: the steps of the pipeline, each by hand.
 
-Heavy imports stay inside the verbs, so that `--help` is quick and redrawing a figure needs no torch.
+Rules of the pipeline and people call the same verbs.
 """
+# heavy imports stay inside the verbs, so that `--help` is quick and redrawing a figure needs no torch
 
 from __future__ import annotations
 
@@ -213,7 +214,7 @@ def fit_noise(
     data_dir: DataDir = DATA,
     threads: Threads = 1,
 ) -> None:
-    """Fit a p_noise to a cell's x_T, of training images or of a mixture: cell.json -> noise_NAME.safetensors."""
+    """Fit a p_noise for a cell's x_T, of training images or of a mixture: cell.json -> noise_NAME.safetensors."""
     _use(threads)
     from difftime.provenance import recorded
     from difftime.verbs.fit_noise import run

@@ -38,7 +38,7 @@ Measure = Literal["elbo", "likelihood", "samples"]
 FittedName = Literal["full", "mixture", "flow"]
 NoiseName = Literal["standard", "matched", "full", "mixture", "flow"]
 FITTED: tuple[FittedName, ...] = get_args(FittedName)
-"""The p_noises that are fitted to x_T, and lie in a file of the cell."""
+"""The p_noises that are fitted for x_T, and lie in a file of the cell."""
 Family = Literal["mixture", "images"]
 """Data whose density is known, or pixels: they are measured differently."""
 FigureName = Literal[

@@ -218,7 +218,8 @@ def fit_mixture(
 ) -> MixtureNoise:
     """Expectation maximisation on data points, and what the SDE makes of the mixture until T.
 
-    Raises BadNoise if there are not more points than coordinates for every component, or if x_T is not finite.
+    A component that no more points than coordinates belong to is shrunk. Raises BadNoise if that would be so of all, or
+    if x_T is not finite.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -226,6 +227,7 @@ def fit_mixture(
     n, d = x0.shape
     what = f"A mixture of {components} Gaussians with full covariances in {d} dimensions"
     check_enough(n, components * (d + 1), what, "Lower noise.mixture.components, or leave this p_noise out.")
+    check_finite(sde.variance(torch.tensor(T, dtype=torch.float64)))
     least = REGULAR * x0.var(0).mean().item()
     start = int(torch.randint(2**31 - 1, (), generator=stream(seed, "p_noise mixture")))
     model = GaussianMixture(components, tol=1e-6, reg_covar=least, max_iter=iterations, random_state=start)
@@ -238,10 +240,12 @@ def fit_mixture(
     )  # fmt: skip
     if not fitted.converged_:
         log.warning("WARNING: expectation maximisation has not converged: raise noise.mixture.iterations.")
-    covariances = torch.from_numpy(fitted.covariances_)
-    variances, axes = torch.linalg.eigh((covariances + covariances.mT) / 2)
     weights, means = torch.from_numpy(fitted.weights_), torch.from_numpy(fitted.means_)
-    of_data = Mixture(weights / weights.sum(), means, (variances - least).clamp(min=0), axes)
+    covariances = torch.from_numpy(fitted.covariances_)
+    covariances = (covariances + covariances.mT) / 2 - least * torch.eye(d, dtype=torch.float64)
+    regular = [shrunk(c, round(w * n)) for c, w in zip(covariances, weights.tolist(), strict=True)]
+    variances, axes = torch.linalg.eigh(torch.stack(regular))
+    of_data = Mixture(weights / weights.sum(), means, variances.clamp(min=0), axes)
     return MixtureNoise.of(of_data.diffused(sde, T))
 
 

@@ -247,15 +247,16 @@ def test_no_test_image_reaches_a_fit(name: str, tmp_path: Path) -> None:
 def test_images_have_a_larger_elbo_under_their_own_covariance(tmp_path: Path) -> None:
     """On training data a p_noise with more of its moments is never worse: only the prior term differs."""
     problem = build(pictures(tmp_path / "images.npz", grey(200), grey(20, seed=1)))
-    full = fit_noise(problem, QUICK["full"], "0")
-    x0 = (problem.images.train.flatten(1).double() + 0.5) / 128 - 1
+    x0 = problem.known(torch.arange(200), torch.Generator().manual_seed(3))
     t = torch.tensor(problem.T).double()
-    z = torch.zeros(1, 200, 16).double()
-    terms = [
-        noise.prior(problem.sde.alpha(t) * x0, problem.sde.variance(t), z).mean()
-        for noise in (problem.noise("standard"), problem.noise("matched"), full)
-    ]
-    assert terms[0] < terms[1] < terms[2]
+    noises = [problem.noise("standard"), problem.noise("matched"), *(fit_noise(problem, QUICK[k], "0") for k in QUICK)]
+    terms = torch.stack([
+        noise.prior(problem.sde.alpha(t) * x0, problem.sde.variance(t), normal(64, 200, 16)) for noise in noises
+    ])  # fmt: skip
+    standard, matched, full, mixture, flow = terms.mean(1)
+    assert standard < matched < full
+    for better in (mixture, flow):
+        assert better > standard + 4 * (terms[3:] - terms[0]).std(1).max() / math.sqrt(200)
 
 
 def test_a_flow_is_chosen_by_points_it_has_not_seen(caplog: pytest.LogCaptureFixture) -> None:
@@ -276,6 +277,19 @@ def test_too_few_images_are_shrunk_and_the_log_says_so(tmp_path: Path, caplog: p
     with caplog.at_level(logging.WARNING, "difftime"):
         noise = fit_noise(problem, QUICK["full"], "0")
     assert "5 points leave the covariance in 16 dimensions singular" in caplog.text
+    assert noise.log_prob(normal(3, 16)).isfinite().all()
+
+
+def test_a_component_of_few_images_is_shrunk_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two kinds of images, 30 dark and 10 bright ones of 16 pixels: enough for two components, not for the second."""
+    train = np.concatenate([grey(30) // 4, 192 + grey(10, seed=2) // 4])
+    problem = build(pictures(tmp_path / "two.npz", train, grey(3)))
+    with caplog.at_level(logging.WARNING, "difftime"):
+        noise = fit_noise(problem, QUICK["mixture"], "0")
+    assert caplog.text.count("10 points leave the covariance in 16 dimensions singular") == 1
+    assert "30 points" not in caplog.text
     assert noise.log_prob(normal(3, 16)).isfinite().all()
 
 
