@@ -155,7 +155,7 @@ class MixtureProblem(Problem):
         return self.density.sample(self.size, stream(self.seeds[0], "p_noise data"))
 
     def known(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        return self.sample[points].double()
+        return self.sample[points]
 
 
 @dataclass(frozen=True)

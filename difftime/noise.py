@@ -33,7 +33,7 @@ from difftime.streams import stream
 log = logging.getLogger("difftime")
 
 REGULAR = 1e-6
-"""Added to the variances of a mixture's components while they are fitted, as a share of a coordinate's on average."""
+"""Added to the variances of a mixture's components while they are fitted, as a share of the coordinates' mean one."""
 LOOKS = 20
 """How often a flow in training looks at the held-out points."""
 
@@ -195,8 +195,7 @@ def shrunk(covariance: Float[Tensor, "d d"], n: int) -> Float[Tensor, "d d"]:
 
 
 def diffuse(x0: Float[Tensor, "n d"], sde: SDE, T: float, generator: torch.Generator) -> Float[Tensor, "n d"]:
-    """One x_T in float64 for every point."""
-    x0 = x0.double()
+    """One x_T for every point, both in float64."""
     t = torch.full((len(x0),), T, dtype=torch.float64)
     return sde.perturb(x0, t, torch.randn(x0.shape, dtype=torch.float64, generator=generator))
 
@@ -233,7 +232,7 @@ def fit_mixture(
     model = GaussianMixture(components, tol=1e-6, reg_covar=least, max_iter=iterations, random_state=start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = model.fit(x0.double().numpy())
+        fitted = model.fit(x0.numpy())
     log.info(
         "Mixture of %d: %d iterations, mean log density of the data %.4f nats", components, fitted.n_iter_,
         fitted.lower_bound_,

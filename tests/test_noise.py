@@ -245,7 +245,7 @@ def test_no_test_image_reaches_a_fit(name: str, tmp_path: Path) -> None:
 
 
 def test_images_have_a_larger_elbo_under_their_own_covariance(tmp_path: Path) -> None:
-    """On training data a p_noise with more of its moments is never worse: only the prior term differs."""
+    """On training data a p_noise that knows more of them is never worse: only the prior term differs."""
     problem = build(pictures(tmp_path / "images.npz", grey(200), grey(20, seed=1)))
     x0 = problem.known(torch.arange(200), torch.Generator().manual_seed(3))
     t = torch.tensor(problem.T).double()
