@@ -17,16 +17,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from difftime import train as module
-from difftime.data import ImageSample, MixtureSample, TrainingData
-from difftime.mixture import Mixture
-from difftime.nets.images import ImageNets
-from difftime.nets.mlp import MLP
-from difftime.nets.ncsnpp import NCSNpp
-from difftime.score import NetScore
-from difftime.sde import VP
-from difftime.streams import stream
-from difftime.train import Recipe, train
+from difftime.diffusion.mixture import Mixture
+from difftime.diffusion.score import NetScore
+from difftime.diffusion.sde import VP
+from difftime.support.streams import stream
+from difftime.training import train as module
+from difftime.training.data import ImageSample, MixtureSample, TrainingData
+from difftime.training.nets.images import ImageNets
+from difftime.training.nets.mlp import MLP
+from difftime.training.nets.ncsnpp import NCSNpp
+from difftime.training.train import Recipe, train
 
 SEEDS = ["0/a", "0/b"]
 T, EPSILON = 0.6, 1e-3
