@@ -27,6 +27,7 @@ from difftime.config import (
     MLPSettings,
     NCSNppSettings,
     SDESettings,
+    SubVPSettings,
     VEExponentialSettings,
     VPSettings,
 )
@@ -51,7 +52,7 @@ from difftime.noise import (
 )
 from difftime.pixels import Moments, mean_variance, moments, scaled
 from difftime.score import NetScore
-from difftime.sde import SDE, VE, VP, Gaussian, Noise, matched_noise, standard_noise
+from difftime.sde import SDE, VE, VP, Gaussian, Noise, SubVP, matched_noise, standard_noise
 from difftime.streams import stream
 from difftime.train import Recipe
 
@@ -199,6 +200,8 @@ class ImageProblem(Problem):
 def build_sde(settings: SDESettings) -> SDE:
     if isinstance(settings, VPSettings):
         return VP(settings.beta_min, settings.beta_max)
+    if isinstance(settings, SubVPSettings):
+        return SubVP(settings.beta_min, settings.beta_max)
     if isinstance(settings, VEExponentialSettings):
         return VE.exponential(settings.base)
     return VE(settings.sigma_min, settings.sigma_max, settings.from_zero)
