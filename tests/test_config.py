@@ -24,7 +24,7 @@ from snakemake.utils import update_config
 from typer.testing import CliRunner
 
 from difftime.cli import app
-from difftime.config import (
+from difftime.study.settings import (
     FIGURE_TABLE,
     MEASURED_BY,
     BadSettings,
@@ -277,7 +277,7 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
         {"sdes.vp": {"beta_min": 1}},
         [("sdes.vp:", "has no kind; it must be vp, sub-vp, ve-exponential, ve-geometric")],
     ),
-    "key of another SDE": ({"sdes.vp.base": 25}, [("sdes.vp.base:", "known here are epsilon, kind, beta_min")]),
+    "key of another SDE": ({"sdes.vp.base": 25}, [("sdes.vp.base:", "known here are epsilon, beta_min, beta_max, kind")]),
     "SDE that is a number": ({"sdes.vp": 3}, [("sdes.vp:", "must be keys and their values", "3")]),
     # networks and training
     "unknown kind of network": (
