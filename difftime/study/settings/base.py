@@ -52,7 +52,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
 def _at_home(path: str) -> str:
     """The path with the home folder in place of ~."""
-    expanded = os.path.expanduser(path)
+    expanded = os.path.expanduser(path)  # noqa: PTH111  (pathlib takes ./~ for ~)
     if expanded.startswith("~"):
         raise ValueError("begins with ~, which is nobody's home folder; write the whole path, or ./~ for a file")
     return expanded

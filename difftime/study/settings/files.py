@@ -149,12 +149,12 @@ def merged(layers: Iterable[Keys]) -> Keys:
 
 def _over(old: Keys, new: Keys, place: Place) -> Keys:
     """A new mapping over an old one at the same place."""
-    if len(place) == 2 and place[0] in USUAL_KIND and "kind" in new:
-        if new["kind"] != old.get("kind", USUAL_KIND[place[0]]):
-            return new
+    entry = place[0] if len(place) == 2 else None
+    if entry in USUAL_KIND and new.get("kind", ...) not in (..., old.get("kind", USUAL_KIND[entry])):
+        return new
     made = Keys(old, old.origins)
     for key, value in new.items():
-        if len(place) == 2 and place[0] == "datasets" and EITHER.get(key) not in new:
+        if entry == "datasets" and EITHER.get(key) not in new:
             made.pop(EITHER.get(key), None)
         before = old.get(key)
         both = isinstance(before, Keys) and isinstance(value, Keys)

@@ -39,7 +39,7 @@ class ImageElboSettings(Settings):
     batch: Count = Field(default=256, description="Images: noisy images in the network at once")
 
 
-class ElboSettings(MixtureElboSettings, ImageElboSettings):
+class ElboSettings(ImageElboSettings, MixtureElboSettings):
     """The ELBO, term by term."""
 
 
@@ -72,7 +72,7 @@ class ImageLikelihoodSettings(SolverSettings):
     batch: Count = Field(default=100, description="Images: solved as one system; the NFE belongs to it")
 
 
-class LikelihoodSettings(MixtureLikelihoodSettings, ImageLikelihoodSettings):
+class LikelihoodSettings(ImageLikelihoodSettings, MixtureLikelihoodSettings):
     """The likelihood under the probability-flow ODE, and its evaluations."""
 
 
@@ -97,7 +97,7 @@ class ImageSampleSettings(EulerMaruyamaSettings):
     )
 
 
-class SampleSettings(MixtureSampleSettings, ImageSampleSettings):
+class SampleSettings(ImageSampleSettings, MixtureSampleSettings):
     """Samples, compared with the data."""
 
 
