@@ -1,4 +1,4 @@
-"""What the verbs share."""
+"""What the commands share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -46,18 +47,16 @@ def peak_memory(place: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
 
 
-def open_mixture(folder: Path) -> tuple[Cell, MixtureProblem]:
-    """A trained cell of known density, its weights loaded. Raises BadSettings or BadFile."""
-    cell = read_cell(folder / "cell.json")
-    problem = build(cell)
-    if not isinstance(problem, MixtureProblem):
-        raise BadSettings(f"{cell.name} is of images; this is measured of data of known density only.")
-    problem.load(folder)
-    return cell, problem
+@dataclass(frozen=True)
+class Work:
+    """What a command did, for the record of its run: seconds with those before a cut, and points or images a second."""
+
+    seconds: float
+    units_per_second: float | None
 
 
-def open_images(folder: Path, data_dir: Path) -> tuple[Cell, ImageProblem]:
-    """A trained cell of images on the device there is, its weights loaded. Raises BadSettings, BadImages or BadFile.
+def open_cell(folder: Path, data_dir: Path) -> tuple[Cell, MixtureProblem | ImageProblem]:
+    """A trained cell, its weights loaded; of images on the device there is. Raises BadSettings, BadImages or BadFile.
 
     It computes in float32, whatever it was trained in: near epsilon sigma is smaller than what bfloat16, or TF32, keeps
     of x. With bfloat16 the bits per dimension of a small network moved by 0.13, and RK45 needed 1.7 times the steps.
@@ -65,10 +64,9 @@ def open_images(folder: Path, data_dir: Path) -> tuple[Cell, ImageProblem]:
     torch.backends.cudnn.allow_tf32 = False
     cell = read_cell(folder / "cell.json")
     problem = build(cell, data_dir=data_dir, precision="float32", device=device())
-    if not isinstance(problem, ImageProblem):
-        raise BadSettings(f"{cell.name} is no cell of images.")
     problem.load(folder)
-    log.info("%s on %s", cell.name, problem.device)
+    if isinstance(problem, ImageProblem):
+        log.info("%s on %s", cell.name, problem.device)
     return cell, problem
 
 
