@@ -67,8 +67,8 @@ def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir
     cell, problem = open_images(folder, data_dir)
     streams, noises = f"{cell.seed}/{cell.dataset}", p_noises(problem, p_noise, folder)
     batches = _batches(measured_images(problem.images, settings.images), settings)
-    digest = evaluation(problem, folder, settings, p_noise, fingerprint("verbs.bpd"))
-    done, seconds = resumed(folder / RESUME, digest)
+    identity = evaluation(problem, folder, settings, p_noise, fingerprint("verbs.bpd"))
+    done, seconds = resumed(folder / RESUME, identity)
     counts = [len(part) for _, part in batches]
     progress = Progress(f"bpd {cell.name}", sum(counts), "image", done=sum(counts[: len(done)]))
     group.agree(len(done), folder)
@@ -82,7 +82,7 @@ def run(folder: Path, settings: BpdSettings, p_noise: Sequence[str], *, data_dir
         seconds += time.monotonic() - start
         done += solved
         if group.first:
-            save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
+            save_resume(folder / RESUME, {"identity": identity, "batches": done, "seconds": seconds})
         progress.advance(sum(counts[: len(done)]) - progress.done, f"NFE {done[-1]['nfe'].tolist()}")
         start = time.monotonic()
     progress.close()

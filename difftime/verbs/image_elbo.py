@@ -44,8 +44,8 @@ def _terms(
     images: Tensor, p_noise: Sequence[str], group: Group,
 ) -> ImageElbo:  # fmt: skip
     """The terms of all images, batch by batch, saved when a batch of every process is done."""
-    digest = evaluation(problem, folder, settings, p_noise, fingerprint("verbs.image_elbo"))
-    done, seconds = resumed(folder / RESUME, digest)
+    identity = evaluation(problem, folder, settings, p_noise, fingerprint("verbs.image_elbo"))
+    done, seconds = resumed(folder / RESUME, identity)
     group.agree(len(done), folder)
     batches = images.split(settings.batch)
     counts = [len(part) for part in batches]
@@ -65,7 +65,7 @@ def _terms(
         seconds += time.monotonic() - start
         done += measured
         if group.first:
-            save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
+            save_resume(folder / RESUME, {"identity": identity, "batches": done, "seconds": seconds})
         progress.advance(sum(counts[: len(done)]) - progress.done)
         start = time.monotonic()
     progress.close()

@@ -35,11 +35,13 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group
             "but the bottleneck's.", unreached, cell.net, problem.score.net.resolutions(),
         )  # fmt: skip
     # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
-    identity = f"{problem.digest} {precision} {fingerprint('verbs.train')}"
+    identity = {
+        "settings": cell.digest(), "data": problem.data, "precision": precision, "code": fingerprint("verbs.train"),
+    }  # fmt: skip
     with memory_for(f"datasets.{cell.dataset}.training.batch", plan.batch):
         trained = train(
             problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=plan, seeds=problem.seeds,
-            name=cell.name, cell=identity, resume=folder / RESUME, group=group,
+            name=cell.name, identity=identity, resume=folder / RESUME, group=group,
         )  # fmt: skip
     if not group.first:
         return
