@@ -21,18 +21,18 @@ import yaml
 from torch import Tensor
 
 from benchmarks import reference
-from difftime.cell import WEIGHTS, ImageProblem, build, recipe
-from difftime.checkpoint import save_weights
-from difftime.config import Cell, read_study
-from difftime.likelihood import ode_likelihood
-from difftime.nets.images import usable
-from difftime.nets.ncsnpp import ResidualBlock
-from difftime.pixels import bits_per_dimension
-from difftime.score import Hutchinson, rademacher
-from difftime.streams import stream
-from difftime.tables import markdown_rows
-from difftime.train import Trained, train
-from difftime.verbs.common import dequantised, describe
+from difftime.diffusion.score import Hutchinson, rademacher
+from difftime.images.pixels import bits_per_dimension
+from difftime.measures.likelihood import ode_likelihood
+from difftime.study.cell import WEIGHTS, ImageProblem, build, recipe
+from difftime.study.commands.common import dequantised, describe
+from difftime.study.settings import Cell, read_study
+from difftime.support.streams import stream
+from difftime.tables.derived import markdown_rows
+from difftime.training.checkpoint import save_weights
+from difftime.training.nets.images import usable
+from difftime.training.nets.ncsnpp import ResidualBlock
+from difftime.training.train import Trained, train
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 3

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import yaml
 
-from difftime.config import Cell, read_study
-from difftime.tables import markdown_rows
+from difftime.study.settings import Cell, read_study
+from difftime.tables.derived import markdown_rows
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 5

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from difftime.tables import markdown_rows
+from difftime.tables.derived import markdown_rows
 
 ROOT = Path(__file__).parent.parent
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from difftime import __version__
-from difftime.config import (
+from difftime.study.settings import (
     BadSettings,
     BpdSettings,
     CollectedName,
@@ -93,13 +93,13 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is meant for the person at the keyboard; the others keep their traceback."""
     expected: list[type[Exception]] = [BadSettings, OSError]
     for module, names in {
-        "difftime.checkpoint": ["BadFile"],
-        "difftime.gpus": ["NoGpu"],
-        "difftime.images": ["BadImages"],
-        "difftime.noise": ["BadNoise"],
-        "difftime.parallel": ["BadGroup"],
-        "difftime.train": ["Diverged", "Interrupted"],
-        "difftime.tables": ["BadTable"],
+        "difftime.training.checkpoint": ["BadFile"],
+        "difftime.study.devices": ["NoGpu"],
+        "difftime.images.readers": ["BadImages"],
+        "difftime.diffusion.p_noise": ["BadNoise"],
+        "difftime.training.parallel": ["BadGroup"],
+        "difftime.training.train": ["Diverged", "Interrupted"],
+        "difftime.tables.derived": ["BadTable"],
     }.items():
         if module in sys.modules:
             expected += [getattr(sys.modules[module], name) for name in names]
@@ -136,7 +136,7 @@ def _use(threads: int, gpus: int | None = 0) -> None:
 
     As many GPUs as are wanted are claimed before, and their processes, which share the threads, are started here.
     """
-    from difftime.gpus import claim, confirm, in_group, visible
+    from difftime.study.devices import claim, confirm, in_group, visible
 
     claimed = 0
     if not in_group():
@@ -149,7 +149,7 @@ def _use(threads: int, gpus: int | None = 0) -> None:
     torch.set_num_threads(max(1, threads // (gpus or 1)))
     confirm(claimed, torch.cuda.device_count)
     if gpus and gpus > 1:
-        from difftime.parallel import launch
+        from difftime.training.parallel import launch
 
         launch(gpus)
 
@@ -164,7 +164,7 @@ def _measure(
     **options: Any,
 ) -> None:
     """Run a verb that measures a trained cell, and leave a record of the run."""
-    from difftime.provenance import recorded
+    from difftime.study.runs import recorded
 
     if len({*p_noise}) < len(p_noise):
         raise BadSettings(f"--p-noise is given twice with the same name: {', '.join(p_noise)}.")
@@ -181,7 +181,7 @@ def fetch(
     data_dir: DataDir = DATA,
 ) -> None:
     """Read the images of a data set, downloading them if they are absent: -> a file that says what they are."""
-    from difftime.verbs.fetch import run
+    from difftime.study.commands.fetch import run
 
     wanted = parse(ImageNeeds, _json(needs, "--needs"), "--needs")
     run(_settings(ImageSettings, settings), wanted, output, data_dir=data_dir)
@@ -197,9 +197,9 @@ def train(
 ) -> None:
     """Train the networks of a cell: cell.json -> weights.safetensors, history.parquet, training.parquet."""
     _use(threads, gpus)
-    from difftime.parallel import joined
-    from difftime.provenance import recorded
-    from difftime.verbs.train import run
+    from difftime.study.commands.train import run
+    from difftime.study.runs import recorded
+    from difftime.training.parallel import joined
 
     job = {"data_dir": str(data_dir), "threads": threads, "checkpoint_minutes": checkpoint_minutes}
     with joined() as group, recorded(cell.parent, "train", group=group, **job):
@@ -216,8 +216,8 @@ def fit_noise(
 ) -> None:
     """Fit a p_noise for a cell's x_T, of training images or of a mixture: cell.json -> noise_NAME.safetensors."""
     _use(threads)
-    from difftime.provenance import recorded
-    from difftime.verbs.fit_noise import run
+    from difftime.study.commands.fit_noise import run
+    from difftime.study.runs import recorded
 
     own = getattr(parse(NoiseSettings, {p_noise: _json(settings, "--settings")}, "--settings"), p_noise)
     with recorded(cell.parent, f"noise_{p_noise}", own, data_dir=str(data_dir), threads=threads):
@@ -228,7 +228,7 @@ def fit_noise(
 def elbo(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Threads = 1) -> None:
     """Take the ELBO of a trained cell apart: -> elbo.parquet."""
     _use(threads)
-    from difftime.verbs.elbo import run
+    from difftime.study.commands.elbo import run
 
     _measure(run, cell, "elbo", _settings(ElboSettings, settings), p_noise, threads=threads)
 
@@ -237,7 +237,7 @@ def elbo(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Th
 def running(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Threads = 1) -> None:
     """What a trained cell says of every diffusion time up to its own: -> running.parquet."""
     _use(threads)
-    from difftime.verbs.running import run
+    from difftime.study.commands.running import run
 
     _measure(run, cell, "running", _settings(RunningSettings, settings), p_noise, threads=threads)
 
@@ -246,7 +246,7 @@ def running(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads:
 def likelihood(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Threads = 1) -> None:
     """Likelihood of held-out points under a trained cell's ODE and SDE: -> likelihood.parquet."""
     _use(threads)
-    from difftime.verbs.likelihood import run
+    from difftime.study.commands.likelihood import run
 
     _measure(run, cell, "likelihood", _settings(LikelihoodSettings, settings), p_noise, threads=threads)
 
@@ -255,7 +255,7 @@ def likelihood(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threa
 def samples(cell: CellFile, p_noise: Noises, settings: JsonText = "{}", threads: Threads = 1) -> None:
     """Samples of a trained cell, compared with the data: -> samples, modes, histogram and cost.parquet."""
     _use(threads)
-    from difftime.verbs.samples import run
+    from difftime.study.commands.samples import run
 
     _measure(run, cell, "samples", _settings(SampleSettings, settings), p_noise, threads=threads)
 
@@ -272,7 +272,7 @@ def collect(
     With --partial a second table, OUTPUT-missing, has a row for each file that is missing; and OUTPUT may not lie among
     the study's own tables.
     """
-    from difftime import tables
+    from difftime.tables import derived as tables
 
     there, missing = _parts(cells, table, partial)
     if not partial:
@@ -319,7 +319,7 @@ def _parts(cells: Path, table: CollectedName, partial: bool = False) -> tuple[li
 @_verb
 def optimum(elbo: Table, output: Output, seed: int = 0, settings: JsonText = "{}") -> None:
     """The optimal T of every line of the elbo table, with its bootstrap interval."""
-    from difftime import tables
+    from difftime.tables import derived as tables
 
     found = tables.optimum(tables.read(elbo, "elbo"), _settings(OptimumSettings, settings), seed)
     tables.save(found, "optimum", output)
@@ -338,8 +338,8 @@ def scout(
     settings: JsonText = "{}",
 ) -> None:
     """Predict T* from the running integrals of a few cells, and hold it against all trained ones."""
-    from difftime import tables
-    from difftime.scouting import scout
+    from difftime.optimum.scouting import scout
+    from difftime.tables import derived as tables
 
     paths = {"running": running, "elbo": elbo, "optimum": optimum, "runs": runs}
     frames = [tables.read(path, name) for name, path in paths.items()]
@@ -359,9 +359,9 @@ def refine(
     seed: int = 0,
 ) -> None:
     """Decide which T of a line to train next, or why none: -> a file with the decision."""
-    from difftime import tables
-    from difftime.files import atomic
-    from difftime.scouting import decide
+    from difftime.optimum.scouting import decide
+    from difftime.support.files import atomic
+    from difftime.tables import derived as tables
 
     of_line = _settings(RefineSettings, settings)
     of_optimum = parse(OptimumSettings, _json(optimum, "--optimum"), "--optimum")
@@ -380,8 +380,8 @@ def refined(
     output: Output,
 ) -> None:
     """How the refinement of every line went and ended, and what its training took."""
-    from difftime import tables
-    from difftime.scouting import refined
+    from difftime.optimum.scouting import refined
+    from difftime.tables import derived as tables
 
     def decided(line: Line) -> list[Decision]:
         return [*decisions(_made(cells, line))]
@@ -393,7 +393,7 @@ def refined(
 @_verb
 def bounds(elbo: Table, likelihood: Table, output: Output) -> None:
     """Check ELBO <= E log q <= -entropy for the reverse SDE in every row, and say so loudly where it fails."""
-    from difftime import tables
+    from difftime.tables import derived as tables
 
     found = tables.bounds(tables.read(elbo, "elbo"), tables.read(likelihood, "likelihood"))
     tables.save(found, "bounds", output)
@@ -413,7 +413,7 @@ def summarise(
     samples: Measured = None,
 ) -> None:
     """Means and standard errors over seeds, beside the optimal T."""
-    from difftime import tables
+    from difftime.tables import derived as tables
 
     frames = {
         name: tables.read(path, name) if path else tables.empty(name)
@@ -425,7 +425,7 @@ def summarise(
 @_verb
 def table1(bpd: Table, image_elbo: Table, training: Table, output: Output) -> None:
     """The paper's Table 1 from the tables of image cells: Parquet, Markdown, LaTeX and HTML."""
-    from difftime import tables
+    from difftime.tables import derived as tables
 
     frames = [
         tables.read(path, name) for name, path in {"bpd": bpd, "image_elbo": image_elbo, "training": training}.items()
@@ -439,7 +439,7 @@ def table2(
     output: Output,
 ) -> None:
     """The cheapest T and p_noise within a standard error of the best BPD, from Table 1: Parquet, .md, .tex, HTML."""
-    from difftime import tables
+    from difftime.tables import derived as tables
 
     tables.save_table2(tables.table2(tables.read(table1, "table1")), output)
 
@@ -459,8 +459,8 @@ def tradeoff(
     image_quality: Measured = None,
 ) -> None:
     """What every choice of SDE, network, T and p_noise costs, how good it is, and which of them are efficient."""
-    from difftime import tables
-    from difftime.tradeoff import tradeoff
+    from difftime.optimum.tradeoff import tradeoff
+    from difftime.tables import derived as tables
 
     given = {
         "training": training, "elbo": elbo, "likelihood": likelihood, "samples": samples, "bpd": bpd,
@@ -486,8 +486,8 @@ def bpd(
 ) -> None:
     """Bits per dimension and NFE of the test images under a trained cell's ODE: -> bpd.parquet, bpd_images.parquet."""
     _use(threads, gpus)
-    from difftime.parallel import joined
-    from difftime.verbs.bpd import run
+    from difftime.study.commands.bpd import run
+    from difftime.training.parallel import joined
 
     of_verb = _settings(BpdSettings, settings)
     with joined() as group:
@@ -505,8 +505,8 @@ def image_elbo(
 ) -> None:
     """The ELBO of the test images, term by term: -> image_elbo.parquet, image_elbo_images.parquet."""
     _use(threads, gpus)
-    from difftime.parallel import joined
-    from difftime.verbs.image_elbo import run
+    from difftime.study.commands.image_elbo import run
+    from difftime.training.parallel import joined
 
     of_verb = _settings(ImageElboSettings, settings)
     with joined() as group:
@@ -524,7 +524,7 @@ def image_samples(
 ) -> None:
     """Images drawn from a trained cell's reverse SDE: -> image_samples.parquet, image_quality.parquet."""
     _use(threads, gpus)
-    from difftime.verbs.image_samples import run
+    from difftime.study.commands.image_samples import run
 
     of_verb = _settings(ImageSampleSettings, settings)
     _measure(run, cell, "image_samples", of_verb, p_noise, threads=threads, data_dir=data_dir)
@@ -548,7 +548,7 @@ def show(
     results: Annotated[Path, typer.Argument(help="The study's results folder", file_okay=False, exists=True)],
 ) -> None:
     """Say where a study's tables and figures lie, and which T is best. One whose tables lack something is refused."""
-    from difftime import tables
+    from difftime.tables import derived as tables
 
     cells = results / "cells.json"
     if cells.exists():

@@ -7,8 +7,8 @@ install_import_hook("difftime", "beartype.beartype")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from difftime.mixture import Mixture  # noqa: E402
-from difftime.sde import SDE, VE, VP  # noqa: E402
+from difftime.diffusion.mixture import Mixture  # noqa: E402
+from difftime.diffusion.sde import SDE, VE, VP  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from difftime.checkpoint import BadFile, load_resume, load_weights, save_resume, save_weights
+from difftime.training.checkpoint import BadFile, load_resume, load_weights, save_resume, save_weights
 
 CELL = "digest of the cell"
 IDENTITY = {"settings": "digest of the cell", "code": "digest of the code", "data": "digest of the data"}

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from scipy.stats import spearmanr
 
-from difftime import tables
-from difftime.cell import build, recipe
-from difftime.config import OptimumSettings, read_study
-from difftime.elbo import end_terms, path_terms
-from difftime.train import train
+from difftime.measures.elbo import end_terms, path_terms
+from difftime.study.cell import build, recipe
+from difftime.study.settings import OptimumSettings, read_study
+from difftime.tables import derived as tables
+from difftime.training.train import train
 
 ROOT = Path(__file__).parent.parent
 TIMES = ["0.2", "0.4", "0.6", "0.7", "0.8", "1", "1.5", "2"]

@@ -17,11 +17,9 @@ import typer.main
 from typer.testing import CliRunner, Result
 
 import difftime
-from difftime import tables
-from difftime.cell import WEIGHTS, build
-from difftime.checkpoint import save_weights
 from difftime.cli import app
-from difftime.config import (
+from difftime.study.cell import WEIGHTS, build
+from difftime.study.settings import (
     MEASURED_BY,
     BadSettings,
     Cell,
@@ -32,7 +30,9 @@ from difftime.config import (
     TrainingSettings,
     VPSettings,
 )
-from difftime.tables import BadTable
+from difftime.tables import derived as tables
+from difftime.tables.derived import BadTable
+from difftime.training.checkpoint import save_weights
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = typer.main.get_command(app).commands
@@ -418,8 +418,8 @@ def test_no_single_flipped_byte_of_the_weights_goes_unnoticed(cell: Path) -> Non
     for place in [*range(header), *range(header, len(whole), 13)]:
         weights.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
-            read = difftime.checkpoint.load_weights(weights, problem.digest)
-        except difftime.checkpoint.BadFile:
+            read = difftime.training.checkpoint.load_weights(weights, problem.digest)
+        except difftime.training.checkpoint.BadFile:
             noticed += 1
         else:
             assert read.keys() == written.keys()
@@ -483,19 +483,19 @@ def test_an_error_nobody_expected_keeps_its_traceback(cell: Path, monkeypatch: p
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("difftime.verbs.elbo.run", broken)
+    monkeypatch.setattr("difftime.study.commands.elbo.run", broken)
     result = call("elbo", cell, "--p-noise", "standard")
     assert isinstance(result.exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("error", [BadSettings, BadTable, OSError, difftime.checkpoint.BadFile])
+@pytest.mark.parametrize("error", [BadSettings, BadTable, OSError, difftime.training.checkpoint.BadFile])
 def test_an_expected_error_is_its_message_alone(
     cell: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise error("This is why.")
 
-    monkeypatch.setattr("difftime.verbs.elbo.run", broken)
+    monkeypatch.setattr("difftime.study.commands.elbo.run", broken)
     assert refusal("elbo", cell, "--p-noise", "standard") == "This is why."
 
 

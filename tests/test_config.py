@@ -24,7 +24,7 @@ from snakemake.utils import update_config
 from typer.testing import CliRunner
 
 from difftime.cli import app
-from difftime.config import (
+from difftime.study.settings import (
     FIGURE_TABLE,
     MEASURED_BY,
     BadSettings,

@@ -11,7 +11,8 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from difftime.density import (
+from difftime.diffusion.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
+from difftime.measures.density import (
     REFINEMENTS,
     Clock,
     Density,
@@ -22,7 +23,6 @@ from difftime.density import (
     richardson,
     solve,
 )
-from difftime.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
 
 EPSILON = 1e-5
 VE25 = VE.exponential(25.0)

@@ -23,13 +23,14 @@ from matplotlib.patches import StepPatch
 from matplotlib.text import Text
 from scipy.stats import norm
 
-from difftime import figures, tables
-from difftime.config import FIGURE_TABLE, IMAGE_FIGURES, FigureSettings
+from difftime import figures
 from difftime.figures import sensitivity, style
 from difftime.figures.learning import POINTS, smoothed
 from difftime.figures.table1 import PAPER, RISE
-from difftime.published import T_STAR, TABLE1
-from difftime.schemas import TABLES
+from difftime.study.settings import FIGURE_TABLE, IMAGE_FIGURES, FigureSettings
+from difftime.tables import derived as tables
+from difftime.tables.published import T_STAR, TABLE1
+from difftime.tables.schema import TABLES
 
 REPORT = Path(__file__).parent.parent / "workflow" / "report"
 SDES, TIMES, SEEDS = ("vp", "ve"), (0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0), 4

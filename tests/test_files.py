@@ -15,7 +15,7 @@ from shutil import rmtree
 
 import pytest
 
-from difftime.files import atomic, discard
+from difftime.support.files import atomic, discard
 
 OLD, NEW = b"what was there before", b"what is to be there now" * 10
 
@@ -82,7 +82,7 @@ def test_a_block_that_writes_nothing_is_an_error_and_leaves_the_old_file(path: P
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from difftime.files import atomic
+from difftime.support.files import atomic
 with atomic(Path(sys.argv[1])) as temporary:
     with temporary.open("wb") as file:
         file.write(b"half")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from difftime import gpus
+from difftime.study import devices as gpus
 
 CLAIM = """
 import sys, time, pathlib
-from difftime.gpus import claim
+from difftime.study.devices import claim
 import os
 claim(int(sys.argv[1]), pathlib.Path(sys.argv[2]))
 print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)

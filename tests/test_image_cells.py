@@ -27,24 +27,24 @@ from PIL import Image
 from scipy.stats import wasserstein_distance
 from typer.testing import CliRunner, Result
 
-from difftime import tables
-from difftime import train as training
-from difftime.cell import RESUME, WEIGHTS, build
-from difftime.checkpoint import load_weights, save_weights
 from difftime.cli import app
-from difftime.config import Cell, ImageSettings, MixtureSettings, read_cell
-from difftime.image_elbo import ImageElbo
-from difftime.images import mnist5k
-from difftime.likelihood import OdeLikelihood, ode_likelihood
-from difftime.pixels import bits_per_dimension
-from difftime.progress import Progress
-from difftime.quality import directions, perfect_sliced_wasserstein1, projections
-from difftime.schemas import TABLES, arrow_schema
-from difftime.verbs import bpd as verb
-from difftime.verbs import image_elbo as elbo_verb
-from difftime.verbs import image_samples as samples_verb
-from difftime.verbs import train as train_verb
-from difftime.verbs.common import measured_images
+from difftime.images.pixels import bits_per_dimension
+from difftime.images.readers import mnist5k
+from difftime.measures.image_elbo import ImageElbo
+from difftime.measures.likelihood import OdeLikelihood, ode_likelihood
+from difftime.measures.quality import directions, perfect_sliced_wasserstein1, projections
+from difftime.study.cell import RESUME, WEIGHTS, build
+from difftime.study.commands import bpd as verb
+from difftime.study.commands import image_elbo as elbo_verb
+from difftime.study.commands import image_samples as samples_verb
+from difftime.study.commands import train as train_verb
+from difftime.study.commands.common import measured_images
+from difftime.study.settings import Cell, ImageSettings, MixtureSettings, read_cell
+from difftime.support.progress import Progress
+from difftime.tables import derived as tables
+from difftime.tables.schema import TABLES, arrow_schema
+from difftime.training import train as training
+from difftime.training.checkpoint import load_weights, save_weights
 
 SIZE, TRAIN, TEST = 8, 12, 7
 TRAINING = {"steps": 25, "batch": 4, "learning_rate": 1e-3, "ema": 0.9, "weighting": "noise", "time_sampling": "lambda"}

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from difftime.elbo import time_nodes
-from difftime.image_elbo import ImageElbo, image_elbo, opposite, over_images, path_times
-from difftime.mixture import Mixture
-from difftime.score import ExactScore, NetScore
-from difftime.sde import SDE, VP, Gaussian, matched_noise, standard_noise
-from difftime.streams import stream
+from difftime.diffusion.mixture import Mixture
+from difftime.diffusion.score import ExactScore, NetScore
+from difftime.diffusion.sde import SDE, VP, Gaussian, matched_noise, standard_noise
+from difftime.measures.elbo import time_nodes
+from difftime.measures.image_elbo import ImageElbo, image_elbo, opposite, over_images, path_times
+from difftime.support.streams import stream
 
 D, EPSILON = 16, 1e-5
 COST = {"pairs": 4, "end_pairs": 2, "batch": 500}

@@ -24,8 +24,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difftime import images
-from difftime.images import (
+from difftime.images import readers as images
+from difftime.images.readers import (
     BadImages,
     check_batch,
     cifar10,

@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from difftime.elbo import end_terms
-from difftime.likelihood import ode_likelihood
-from difftime.mixture import Mixture
-from difftime.score import ExactScore, Hutchinson, rademacher
-from difftime.sde import SDE, Gaussian, matched_noise, standard_noise
-from difftime.streams import stream
+from difftime.diffusion.mixture import Mixture
+from difftime.diffusion.score import ExactScore, Hutchinson, rademacher
+from difftime.diffusion.sde import SDE, Gaussian, matched_noise, standard_noise
+from difftime.measures.elbo import end_terms
+from difftime.measures.likelihood import ode_likelihood
+from difftime.support.streams import stream
 
 EPSILON = 1e-5
 SOLVER = {"rtol": 1e-5, "atol": 1e-5, "max_evaluations": 10_000}

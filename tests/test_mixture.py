@@ -8,10 +8,10 @@ import torch
 from scipy.integrate import dblquad
 from scipy.stats import multivariate_normal, norm
 
-from difftime.mixture import Mixture, gauss_legendre, nodes
-from difftime.score import ExactScore
-from difftime.sde import SDE
-from difftime.streams import stream
+from difftime.diffusion.mixture import Mixture, gauss_legendre, nodes
+from difftime.diffusion.score import ExactScore
+from difftime.diffusion.sde import SDE
+from difftime.support.streams import stream
 
 
 def test_log_prob_agrees_with_scipy(toy: Mixture, correlated: Mixture) -> None:

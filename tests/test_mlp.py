@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from difftime.nets.mlp import ACTIVATIONS, MLP, _Layers
-from difftime.streams import stream
+from difftime.support.streams import stream
+from difftime.training.nets.mlp import ACTIVATIONS, MLP, _Layers
 
 ORACLES = {"silu": functional.silu, "tanh": torch.tanh, "relu": torch.relu, "gelu": functional.gelu}
 CASES = list(product(ACTIVATIONS, (1, 3), ("raw", "fourier")))

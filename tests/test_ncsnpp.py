@@ -10,8 +10,8 @@ from scipy.signal import upfirdn
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from difftime.nets.ncsnpp import FIR, TAPS, Attention, Dropout, NCSNpp, ResidualBlock, time_features
-from difftime.streams import stream
+from difftime.support.streams import stream
+from difftime.training.nets.ncsnpp import FIR, TAPS, Attention, Dropout, NCSNpp, ResidualBlock, time_features
 
 CIFAR10 = {"channels": 3, "size": 32, "width": 128, "multipliers": (1, 2, 2, 2), "blocks": 4, "attention": (16,)}
 MNIST = {"channels": 1, "size": 28, "width": 64, "multipliers": (1, 2), "blocks": 4, "attention": (8,)}

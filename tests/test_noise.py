@@ -18,14 +18,9 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 from typer.testing import CliRunner
 
-from difftime.cell import build, fit_noise, load_noise, noise_file, p_noises, save_noise
-from difftime.checkpoint import BadFile, load_tensors, save_weights
 from difftime.cli import app
-from difftime.config import Cell, FlowNoiseSettings, FullNoiseSettings, MixtureNoiseSettings
-from difftime.elbo import end_terms
-from difftime.image_elbo import image_elbo
-from difftime.mixture import Mixture
-from difftime.noise import (
+from difftime.diffusion.mixture import Mixture
+from difftime.diffusion.p_noise import (
     BadNoise,
     FlowNoise,
     FullGaussian,
@@ -39,8 +34,13 @@ from difftime.noise import (
     spline_flow,
     tensors,
 )
-from difftime.score import ExactScore
-from difftime.sde import SDE, VP, Gaussian, Noise, matched_noise, standard_noise
+from difftime.diffusion.score import ExactScore
+from difftime.diffusion.sde import SDE, VP, Gaussian, Noise, matched_noise, standard_noise
+from difftime.measures.elbo import end_terms
+from difftime.measures.image_elbo import image_elbo
+from difftime.study.cell import build, fit_noise, load_noise, noise_file, p_noises, save_noise
+from difftime.study.settings import Cell, FlowNoiseSettings, FullNoiseSettings, MixtureNoiseSettings
+from difftime.training.checkpoint import BadFile, load_tensors, save_weights
 
 QUICK = {
     "full": FullNoiseSettings(),

@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from difftime import ode
+from difftime.measures import rk45 as ode
 
 TOLERANCES = [(1e-5, 1e-5), (1e-3, 1e-6), (1e-2, 1e-1), (1e-8, 1e-8), (1e-6, 0.0), (1e-10, 1e-3)]
 Field = Callable[[Tensor, Tensor], Tensor]

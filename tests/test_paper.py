@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from difftime.elbo import end_terms, expected_log_density, path_terms
-from difftime.mixture import Mixture, nodes
-from difftime.noise import FullGaussian
-from difftime.score import ExactScore
-from difftime.sde import SDE, VE, VP, matched_noise, standard_noise
-from difftime.streams import stream
+from difftime.diffusion.mixture import Mixture, nodes
+from difftime.diffusion.p_noise import FullGaussian
+from difftime.diffusion.score import ExactScore
+from difftime.diffusion.sde import SDE, VE, VP, matched_noise, standard_noise
+from difftime.measures.elbo import end_terms, expected_log_density, path_terms
+from difftime.support.streams import stream
 
 EPSILON = 1e-5
 PAPER = {"vp": VP(), "ve": VE.exponential(25.0)}

@@ -24,13 +24,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from difftime import tables, train
-from difftime.cell import RESUME, WEIGHTS, build, recipe
 from difftime.cli import app
-from difftime.config import Cell
-from difftime.gpus import DEVICE
-from difftime.parallel import ALONE, BadGroup, Group
-from difftime.verbs import bpd
+from difftime.study.cell import RESUME, WEIGHTS, build, recipe
+from difftime.study.commands import bpd
+from difftime.study.devices import DEVICE
+from difftime.study.settings import Cell
+from difftime.tables import derived as tables
+from difftime.training import train
+from difftime.training.parallel import ALONE, BadGroup, Group
 
 BOTH = ["--p-noise", "standard", "--p-noise", "matched"]
 ROUNDING = 1e-5

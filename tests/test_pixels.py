@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from difftime.images import mnist5k
-from difftime.mixture import Mixture, nodes
-from difftime.noise import kl_bracket
-from difftime.pixels import bits_per_dimension, flip, mean_variance, moments, scaled
-from difftime.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
+from difftime.diffusion.mixture import Mixture, nodes
+from difftime.diffusion.p_noise import kl_bracket
+from difftime.diffusion.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
+from difftime.images.pixels import bits_per_dimension, flip, mean_variance, moments, scaled
+from difftime.images.readers import mnist5k
 
 
 def pixels(*shape: int, seed: int = 0) -> np.ndarray:

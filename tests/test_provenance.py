@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
-from difftime import __version__, provenance, tables
-from difftime.config import (
+from difftime import __version__
+from difftime.study import runs as provenance
+from difftime.study.runs import recorded
+from difftime.study.settings import (
     BpdSettings,
     Cell,
     MixtureSettings,
@@ -22,7 +24,7 @@ from difftime.config import (
     TrainingSettings,
     VPSettings,
 )
-from difftime.provenance import recorded
+from difftime.tables import derived as tables
 
 CELL = Cell(
     dataset="toy", sde="vp", net="mlp", T=0.5, seed=0, seeds=2,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from difftime.mixture import Mixture
-from difftime.pixels import SCALE
-from difftime.quality import (
+from difftime.diffusion.mixture import Mixture
+from difftime.images.pixels import SCALE
+from difftime.measures.quality import (
     DIRECTIONS,
     REPRESENTATIVES,
     histogram,
@@ -24,7 +24,7 @@ from difftime.quality import (
     wasserstein1,
     wasserstein1_floor,
 )
-from difftime.streams import stream
+from difftime.support.streams import stream
 
 
 def test_quantiles_invert_the_distribution_function(toy: Mixture) -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from difftime.likelihood import ode_likelihood
-from difftime.mixture import Mixture
-from difftime.quality import wasserstein1, wasserstein1_floor
-from difftime.sample import reverse_ode, reverse_sde
-from difftime.score import ExactScore
-from difftime.sde import SDE, VP, standard_noise
-from difftime.streams import stream
+from difftime.diffusion.mixture import Mixture
+from difftime.diffusion.score import ExactScore
+from difftime.diffusion.sde import SDE, VP, standard_noise
+from difftime.measures.likelihood import ode_likelihood
+from difftime.measures.quality import wasserstein1, wasserstein1_floor
+from difftime.measures.samplers import reverse_ode, reverse_sde
+from difftime.support.streams import stream
 
 EPSILON = 1e-5
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from difftime.mixture import Mixture
-from difftime.nets.mlp import MLP
-from difftime.score import ExactScore, Hutchinson, NetScore, divergence, rademacher
-from difftime.sde import SDE, VP
-from difftime.streams import stream
+from difftime.diffusion.mixture import Mixture
+from difftime.diffusion.score import ExactScore, Hutchinson, NetScore, divergence, rademacher
+from difftime.diffusion.sde import SDE, VP
+from difftime.support.streams import stream
+from difftime.training.nets.mlp import MLP
 
 T = torch.tensor(0.4, dtype=torch.float64)
 

@@ -14,16 +14,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from difftime import tables
-from difftime.cell import build
 from difftime.cli import app
-from difftime.config import Block, Cell, Decision, Grid, OptimumSettings, RefineSettings
-from difftime.elbo import end_terms, path_terms, running_gap
-from difftime.mixture import Mixture
-from difftime.schemas import TABLES
-from difftime.score import ExactScore
-from difftime.scouting import _Model, _predictions, decide, predicted_gap, refined, scout
-from difftime.sde import SDE, VP, standard_noise
+from difftime.diffusion.mixture import Mixture
+from difftime.diffusion.score import ExactScore
+from difftime.diffusion.sde import SDE, VP, standard_noise
+from difftime.measures.elbo import end_terms, path_terms, running_gap
+from difftime.optimum.scouting import _Model, _predictions, decide, predicted_gap, refined, scout
+from difftime.study.cell import build
+from difftime.study.settings import Block, Cell, Decision, Grid, OptimumSettings, RefineSettings
+from difftime.tables import derived as tables
+from difftime.tables.schema import TABLES
 
 SETTINGS = OptimumSettings(resamples=200)
 SEEDS, SCOUTS = 8, (0.1, 0.4, 1.0, 2.0)
@@ -289,9 +289,9 @@ def test_hours_of_gpus_and_cpus_are_not_added_nor_are_those_of_some_cells_all() 
 
 
 def test_the_device_of_a_run_is_counted_as_it_is_described() -> None:
-    from difftime.parallel import Group
-    from difftime.scouting import _devices
-    from difftime.verbs.common import describe
+    from difftime.optimum.scouting import _devices
+    from difftime.study.commands.common import describe
+    from difftime.training.parallel import Group
 
     said = describe(torch.device("cpu"), Group(rank=0, size=3))
     assert said.startswith("3 × ")

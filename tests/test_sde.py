@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.integrate import quad, solve_ivp
 
-from difftime.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
+from difftime.diffusion.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
 
 
 def at(t: float) -> torch.Tensor:

@@ -11,10 +11,10 @@ from shutil import copytree, which
 
 import pytest
 
-from difftime import source
+from difftime.study import fingerprint as source
 
 VERBS = ("train", "elbo", "likelihood", "samples")
-PACKAGE = Path(source.__file__).parent
+PACKAGE = Path(source.__file__).parents[1]
 
 
 @pytest.fixture
@@ -36,7 +36,10 @@ def fingerprints() -> dict[str, str]:
     """Of every verb, of the tables and of every figure."""
     forget()
     figures = [f"figures.{path.stem}" for path in (source.ROOT / "figures").glob("[a-z]*.py")]
-    return {name: source.fingerprint(name) for name in (*(f"verbs.{verb}" for verb in VERBS), "tables", *figures)}
+    return {
+        name: source.fingerprint(name)
+        for name in (*(f"study.commands.{verb}" for verb in VERBS), "tables.derived", *figures)
+    }
 
 
 def changed(module: Path, old: str, new: str) -> set[str]:
@@ -91,20 +94,31 @@ def test_a_docstring_is_known_from_a_text_that_is_used(package: Path) -> None:
 
 
 def test_a_verb_is_covered_with_what_it_imports_and_no_further(package: Path) -> None:
-    assert changed(package / "elbo.py", "0.5 * weight", "0.25 * weight") == {"verbs.elbo"}
-    assert changed(package / "ode.py", "MAX_FACTOR = 0.9", "MAX_FACTOR = 0.8") == {"verbs.likelihood", "verbs.samples"}
-    assert changed(package / "verbs" / "samples.py", "OUTPUTS = ", "OUTPUTS = OUTPUTS_TOO = ") == {"verbs.samples"}
-    assert changed(package / "tables.py", "finite.std(ddof=1)", "finite.std(ddof=0)") >= {"tables"}
+    assert changed(package / "measures" / "elbo.py", "0.5 * weight", "0.25 * weight") == {"study.commands.elbo"}
+    assert changed(package / "measures" / "rk45.py", "MAX_FACTOR = 0.9", "MAX_FACTOR = 0.8") == {
+        "study.commands.likelihood",
+        "study.commands.samples",
+    }
+    assert changed(package / "study" / "commands" / "samples.py", "OUTPUTS = ", "OUTPUTS = OUTPUTS_TOO = ") == {
+        "study.commands.samples"
+    }
+    assert changed(package / "tables" / "derived.py", "finite.std(ddof=1)", "finite.std(ddof=0)") >= {"tables.derived"}
 
 
 def test_what_every_verb_rests_on_covers_every_verb(package: Path) -> None:
-    for module in ("sde.py", "cell.py", "nets/mlp.py", "verbs/common.py", "streams.py"):
-        assert changed(package / module, "\n\n\n", "\n\nnew = 1\n\n") == {f"verbs.{verb}" for verb in VERBS}
+    for module in (
+        "diffusion/sde.py",
+        "study/cell.py",
+        "training/nets/mlp.py",
+        "study/commands/common.py",
+        "support/streams.py",
+    ):
+        assert changed(package / module, "\n\n\n", "\n\nnew = 1\n\n") == {f"study.commands.{verb}" for verb in VERBS}
 
 
 @pytest.mark.parametrize("name", sorted(source.NOT_FOLLOWED))
 def test_what_changes_no_result_changes_no_fingerprint(package: Path, name: str) -> None:
-    assert changed(package / f"{name}.py", "\n\n\n", "\n\nnew = 1\n\n") == set()
+    assert changed(package / f"{name.replace('.', '/')}.py", "\n\n\n", "\n\nnew = 1\n\n") == set()
 
 
 def test_a_figure_is_covered_with_its_style_and_not_with_its_neighbours(package: Path) -> None:
@@ -114,9 +128,9 @@ def test_a_figure_is_covered_with_its_style_and_not_with_its_neighbours(package:
 
 
 def test_an_import_inside_a_function_is_followed(package: Path) -> None:
-    (package / "late.py").write_text("def f():\n    from difftime.streams import stream\n    return stream\n")
+    (package / "late.py").write_text("def f():\n    from difftime.support.streams import stream\n    return stream\n")
     first = source.fingerprint("late")
-    (package / "streams.py").write_text("stream = None\n")
+    (package / "support" / "streams.py").write_text("stream = None\n")
     forget()
     assert source.fingerprint("late") != first
 
@@ -161,7 +175,7 @@ def test_other_pythons_and_locales_give_these_fingerprints(python: str, locale: 
     if program is None or subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode:
         pytest.skip(f"{python} is not there")
     names = ["words", *fingerprints()]
-    asked = f"from difftime.source import fingerprint; print(*map(fingerprint, {names}))"
+    asked = f"from difftime.study.fingerprint import fingerprint; print(*map(fingerprint, {names}))"
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": locale}
     environment |= {"PYTHONPATH": str(package.parent), "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [program, "-c", asked]
@@ -179,21 +193,21 @@ def test_line_ends_of_another_system_change_nothing(package: Path) -> None:
 
 
 def test_a_job_runs_the_code_it_was_planned_with(package: Path) -> None:
-    source.require(source.fingerprint("verbs.train"), "verbs.train")
+    source.require(source.fingerprint("study.commands.train"), "verbs.train")
 
 
 def test_a_job_whose_code_was_edited_since_it_was_planned_refuses(package: Path) -> None:
     """Also where the edit is reverted later: the weights of the edited code are never made."""
-    planned = source.fingerprint("verbs.train")
-    edited = package / "sde.py"
+    planned = source.fingerprint("study.commands.train")
+    edited = package / "diffusion" / "sde.py"
     edited.write_text(edited.read_text(encoding="utf-8") + "\nnew = 1\n", encoding="utf-8")
     forget()
     with pytest.raises(source.OtherCode) as error:
-        source.require(planned, "verbs.train")
+        source.require(planned, "study.commands.train")
     said = str(error.value)
     assert "\n" not in said
     assert planned in said
-    assert source.fingerprint("verbs.train") in said
+    assert source.fingerprint("study.commands.train") in said
     assert str(package) in said
     assert "run snakemake again" in said
     assert "pip install" in said

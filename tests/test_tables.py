@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from difftime import tables
-from difftime.config import OptimumSettings
-from difftime.published import SOURCE, TABLE1
-from difftime.schemas import TABLES, Column, arrow_schema, write_rows
+from difftime.study.settings import OptimumSettings
+from difftime.tables import derived as tables
+from difftime.tables.published import SOURCE, TABLE1
+from difftime.tables.schema import TABLES, Column, arrow_schema, write_rows
 
 TIMES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0]
 SETTINGS = OptimumSettings(resamples=200)
@@ -343,7 +343,7 @@ def test_a_value_of_another_type_than_its_column_is_not_written(tmp_path: Path, 
 
 def test_the_jobs_of_single_cells_do_not_import_pandas(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from difftime.schemas import write_rows\n"
+        "import sys; from pathlib import Path; from difftime.tables.schema import write_rows\n"
         "row = dict(dataset='a', sde='b', net='c', T=0.5, seed=0, step=100, loss=1.0)\n"
         "write_rows(Path(sys.argv[1]), 'history', [row, row])\n"
         "assert 'pandas' not in sys.modules"

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from difftime import tables
-from difftime.schemas import TABLES
-from difftime.tradeoff import KEYS, Quality, tradeoff, verdicts
+from difftime.optimum.tradeoff import KEYS, Quality, tradeoff, verdicts
+from difftime.tables import derived as tables
+from difftime.tables.schema import TABLES
 
 DEFAULTS = {"string": "none", "float64": 0.0, "int64": 1, "bool": True, "binary": b""}
 TOY = {"dataset": "toy", "sde": "vp", "net": "mlp", "p_noise": "standard"}

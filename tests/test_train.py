@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from difftime import train as module
-from difftime.data import MixtureSample
-from difftime.elbo import path_terms
-from difftime.mixture import Mixture
-from difftime.nets.mlp import MLP
-from difftime.score import ExactScore, NetScore
-from difftime.sde import SDE, VP
-from difftime.streams import stream
-from difftime.train import Diverged, Interrupted, Recipe, Trained, train
+from difftime.diffusion.mixture import Mixture
+from difftime.diffusion.score import ExactScore, NetScore
+from difftime.diffusion.sde import SDE, VP
+from difftime.measures.elbo import path_terms
+from difftime.support.streams import stream
+from difftime.training import train as module
+from difftime.training.data import MixtureSample
+from difftime.training.nets.mlp import MLP
+from difftime.training.train import Diverged, Interrupted, Recipe, Trained, train
 
 RECIPE = Recipe(
     weighting="likelihood",

@@ -37,8 +37,8 @@ def _interval(row: pd.Series) -> str:
 
 
 def findings() -> str:
-    from difftime.published import T_STAR
-    from difftime.tables import markdown_rows, read, verdict
+    from difftime.tables.derived import markdown_rows, read, verdict
+    from difftime.tables.published import T_STAR
 
     best = read(RESULTS / "tables" / "optimum.parquet", "optimum")
     (ROOT / "docs" / "figures").mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from difftime.config import FIGURE_TABLE, FigureName, FigureSettings
 from difftime.figures import style
-from difftime.tables import read
+from difftime.study.settings import FIGURE_TABLE, FigureName, FigureSettings
+from difftime.tables.derived import read
 
 
 def draw(name: FigureName, table: Path, output: Path, settings: FigureSettings) -> None:

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from difftime.config import FigureSettings
 from difftime.figures import style
+from difftime.study.settings import FigureSettings
 
 ZOOM = (0.4, 1.2)
 """The diffusion times magnified."""

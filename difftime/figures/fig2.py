@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from difftime.config import FigureSettings
 from difftime.figures import style
+from difftime.study.settings import FigureSettings
 
 LOST = ("kl", "gap")
 LEFT = ("log_q_ode", "log_q_sde", "elbo")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from difftime.config import FigureSettings
 from difftime.figures import style
+from difftime.study.settings import FigureSettings
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:

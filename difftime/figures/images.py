@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from difftime.config import FigureSettings
 from difftime.figures import style
+from difftime.study.settings import FigureSettings
 
 
 def strip(rows: pd.DataFrame) -> np.ndarray:

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from difftime.config import FigureSettings
 from difftime.figures import style
 from difftime.figures.fig2 import ceiling, value_limits
+from difftime.study.settings import FigureSettings
 
 
 def _optimum(axes: Axes, line: pd.DataFrame, look: style.Look) -> str:

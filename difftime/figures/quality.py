@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from difftime.config import FigureSettings
 from difftime.figures import style
+from difftime.study.settings import FigureSettings
 
 COLUMNS = {
     "wasserstein1": "Wasserstein-1 distance\nto $p_\\mathrm{data}$ [units of $x$]",

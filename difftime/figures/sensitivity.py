@@ -13,9 +13,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from difftime.config import FigureSettings
 from difftime.figures import style
-from difftime.published import T_STAR
+from difftime.study.settings import FigureSettings
+from difftime.tables.published import T_STAR
 
 WIDE = 0.68
 """How much of a network's row the p_noises share."""

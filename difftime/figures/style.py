@@ -26,9 +26,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from difftime.config import FigureSettings
-from difftime.files import atomic
-from difftime.tables import BadTable
+from difftime.study.settings import FigureSettings
+from difftime.support.files import atomic
+from difftime.tables.derived import BadTable
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from difftime.config import FigureSettings
 from difftime.figures import style
-from difftime.published import SOURCE, TABLE1
+from difftime.study.settings import FigureSettings
+from difftime.tables.published import SOURCE, TABLE1
 
 BPD = style.Look("BPD, probability-flow ODE", style.QUANTITIES["log_q_ode"].colour, "s")
 ELBO = style.Look("ELBO in bits (bounds reverse SDE)", style.QUANTITIES["elbo"].colour, "D")

@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from difftime.config import FigureSettings
 from difftime.figures import style
 from difftime.figures.table1 import line_of
-from difftime.tables import table2
+from difftime.study.settings import FigureSettings
+from difftime.tables.derived import table2
 
 NFE = style.Look("NFE of RK45, the same for every $p_\\mathrm{noise}$", style.GREY, "s")
 CHOICE = "cheapest within one standard error of the best"

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from difftime.config import FigureSettings
 from difftime.figures import style
+from difftime.study.settings import FigureSettings
 
 ROOM = 0.07
 """The least distance between two labels of T, as a share of the panel's width."""

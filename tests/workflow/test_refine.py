@@ -85,7 +85,7 @@ def test_a_study_that_was_cut_comes_to_the_same_cells_and_bits(refined) -> None:
 
 
 def test_editing_the_decision_re_runs_no_training_that_is_still_asked_for(refined) -> None:
-    refined.edit("difftime/scouting.py", "FINE = 2001", "FINE = 2002")
+    refined.edit("difftime/optimum/scouting.py", "FINE = 2001", "FINE = 2002")
     planned = refined.planned()
     assert planned["refine"] >= 1
     assert not planned.keys() & {"cell", "train", "running"}

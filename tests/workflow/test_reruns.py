@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difftime.config import FIGURE_TABLE
+from difftime.study.settings import FIGURE_TABLE
 
 Files = dict[Path, tuple[int, bytes]]
 
@@ -49,14 +49,14 @@ def test_changing_the_training_re_runs_that_data_sets_cells(clone) -> None:
 
 
 def test_editing_elbo_re_runs_the_elbo_jobs_and_nothing_upstream(clone) -> None:
-    clone.edit("difftime/elbo.py", "total += 0.5 * weight * mean", "total += weight * mean * 0.5")
+    clone.edit("difftime/measures/elbo.py", "total += 0.5 * weight * mean", "total += weight * mean * 0.5")
     planned = clone.planned()
     assert planned.pop("elbo") == 3
     assert planned.keys() == {"collect", "optimum", "bounds", "summarise", "tradeoff"}
 
 
 def test_editing_a_comment_or_a_docstring_re_runs_nothing(clone) -> None:
-    clone.edit("difftime/elbo.py", '"""The ELBO taken apart', '# a remark\n"""The ELBO, taken apart')
+    clone.edit("difftime/measures/elbo.py", '"""The ELBO taken apart', '# a remark\n"""The ELBO, taken apart')
     assert clone.planned() == {}
 
 
@@ -88,7 +88,7 @@ def test_drawing_other_images_re_runs_what_is_made_of_them_only(clone, settings:
 
 
 def test_editing_the_trade_off_makes_its_table_anew_only(clone) -> None:
-    clone.edit("difftime/tradeoff.py", "ERRORS = 2.0", "ERRORS = 3.0")
+    clone.edit("difftime/optimum/tradeoff.py", "ERRORS = 2.0", "ERRORS = 3.0")
     assert clone.planned() == {"tradeoff": 1}
 
 
@@ -112,7 +112,7 @@ def test_other_pixels_under_the_same_path_train_anew(clone) -> None:
 
 
 def test_editing_fetch_re_runs_nothing(clone) -> None:
-    clone.edit("difftime/verbs/fetch.py", "indent=2", "indent=4")
+    clone.edit("difftime/study/commands/fetch.py", "indent=2", "indent=4")
     assert clone.planned() == {}
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 from snakemake.utils import Paramspace, min_version
 
-from difftime.config import (
+from difftime.study.settings import (
     FIGURE_TABLE,
     FITTED,
     MEASURED_BY,
@@ -28,7 +28,7 @@ from difftime.config import (
     round_name,
     what_it_is,
 )
-from difftime.source import fingerprint
+from difftime.study.fingerprint import fingerprint
 
 min_version("9.15")
 # a DAG of thousands of jobs is millions of objects that live to the end: looking for garbage among them takes its time

@@ -22,7 +22,7 @@ rule fit_noise:
         gpu=0,
     params:
         settings=noise_settings,
-        code=fingerprint("verbs.fit_noise"),
+        code=fingerprint("study.commands.fit_noise"),
     shell:
         "difftime fit-noise {input.cell:q} --p-noise {wildcards.noise} --settings {params.settings:q}"
         " --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"
@@ -53,7 +53,7 @@ rule elbo:
     params:
         settings=STUDY.elbo.canonical(),
         noises=noises,
-        code=fingerprint("verbs.elbo"),
+        code=fingerprint("study.commands.elbo"),
     shell:
         "difftime elbo {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --threads {threads} > {log:q} 2>&1"
@@ -83,7 +83,7 @@ rule running:
     params:
         settings=RUNNING,
         noises=known_noises,
-        code=fingerprint("verbs.running"),
+        code=fingerprint("study.commands.running"),
     shell:
         "difftime running {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --threads {threads} > {log:q} 2>&1"
@@ -114,7 +114,7 @@ rule likelihood:
     params:
         settings=STUDY.likelihood.canonical(),
         noises=noises,
-        code=fingerprint("verbs.likelihood"),
+        code=fingerprint("study.commands.likelihood"),
     shell:
         "difftime likelihood {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --threads {threads} > {log:q} 2>&1"
@@ -148,7 +148,7 @@ rule samples:
     params:
         settings=STUDY.samples.canonical(),
         noises=noises,
-        code=fingerprint("verbs.samples"),
+        code=fingerprint("study.commands.samples"),
     shell:
         "difftime samples {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --threads {threads} > {log:q} 2>&1"
@@ -180,7 +180,7 @@ rule bpd:
     params:
         settings=STUDY.bpd.canonical(),
         noises=noises,
-        code=fingerprint("verbs.bpd"),
+        code=fingerprint("study.commands.bpd"),
     shell:
         "difftime bpd {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --data-dir {resources.data_dir:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
@@ -211,7 +211,7 @@ rule image_elbo:
     params:
         settings=STUDY.image_elbo.canonical(),
         noises=noises,
-        code=fingerprint("verbs.image_elbo"),
+        code=fingerprint("study.commands.image_elbo"),
     shell:
         "difftime image-elbo {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --data-dir {resources.data_dir:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
@@ -242,7 +242,7 @@ rule image_samples:
     params:
         settings=STUDY.image_samples.canonical(),
         noises=noises,
-        code=fingerprint("verbs.image_samples"),
+        code=fingerprint("study.commands.image_samples"),
     shell:
         "difftime image-samples {input.cell:q} {params.noises} --settings {params.settings:q}"
         " --data-dir {resources.data_dir:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

@@ -16,7 +16,7 @@ rule collect:
         mem_mb=memory,
         runtime=minutes,
     params:
-        code=fingerprint("tables"),
+        code=fingerprint("tables.derived"),
     shell:
         "difftime collect {wildcards.table} --cells {input.cells:q} --output {output.parquet:q} > {log:q} 2>&1"
 
@@ -38,7 +38,7 @@ rule optimum:
     params:
         settings=STUDY.optimum.canonical(),
         seed=STUDY.seed,
-        code=fingerprint("tables"),
+        code=fingerprint("tables.derived"),
     shell:
         "difftime optimum --elbo {input.elbo:q} --output {output.parquet:q} --seed {params.seed}"
         " --settings {params.settings:q} > {log:q} 2>&1"
@@ -69,7 +69,7 @@ rule scout:
         refined=refined_option,
         settings=STUDY.optimum.canonical(),
         seed=STUDY.seed,
-        code=fingerprint("scouting"),
+        code=fingerprint("optimum.scouting"),
     shell:
         "difftime scout --running {input.running:q} --elbo {input.elbo:q} --optimum {input.optimum:q}"
         " --runs {input.runs:q} {params.refined} --output {output.parquet:q} --curves {output.curves:q} --seed {params.seed}"
@@ -93,7 +93,7 @@ checkpoint refine:
         p_noise=refine_noise,
         optimum=STUDY.optimum.canonical(),
         seed=STUDY.seed,
-        code=fingerprint("scouting"),
+        code=fingerprint("optimum.scouting"),
     shell:
         "difftime refine {input.running:q} --p-noise {params.p_noise} --settings {params.settings:q}"
         " --optimum {params.optimum:q} --seed {params.seed} --output {output.decision:q} 2>&1 | tee {log:q}"
@@ -118,7 +118,7 @@ rule refined:
         mem_mb=memory,
         runtime=minutes,
     params:
-        code=fingerprint("scouting"),
+        code=fingerprint("optimum.scouting"),
     shell:
         "difftime refined --cells {input.cells:q} --runs {input.runs:q} --optimum {input.optimum:q}"
         " --output {output.parquet:q} > {log:q} 2>&1"
@@ -140,7 +140,7 @@ rule bounds:
         mem_mb=memory,
         runtime=minutes,
     params:
-        code=fingerprint("tables"),
+        code=fingerprint("tables.derived"),
     shell:
         "difftime bounds --elbo {input.elbo:q} --likelihood {input.likelihood:q}"
         " --output {output.parquet:q} 2>&1 | tee {log:q}"
@@ -164,7 +164,7 @@ rule summarise:
         runtime=minutes,
     params:
         options=summary_options,
-        code=fingerprint("tables"),
+        code=fingerprint("tables.derived"),
     shell:
         "difftime summarise --elbo {input.elbo:q} --optimum {input.optimum:q} {params.options}"
         " --output {output.parquet:q} > {log:q} 2>&1"
@@ -188,7 +188,7 @@ rule table1:
         mem_mb=memory,
         runtime=minutes,
     params:
-        code=fingerprint("tables"),
+        code=fingerprint("tables.derived"),
     shell:
         "difftime table1 --bpd {input.bpd:q} --image-elbo {input.image_elbo:q} --training {input.training:q}"
         " --output {output.parquet:q} > {log:q} 2>&1"
@@ -210,7 +210,7 @@ rule table2:
         mem_mb=memory,
         runtime=minutes,
     params:
-        code=fingerprint("tables"),
+        code=fingerprint("tables.derived"),
     shell:
         "difftime table2 --table1 {input.table1:q} --output {output.parquet:q} > {log:q} 2>&1"
 
@@ -232,7 +232,7 @@ rule tradeoff:
         runtime=minutes,
     params:
         options=tradeoff_options,
-        code=fingerprint("tradeoff"),
+        code=fingerprint("optimum.tradeoff"),
     shell:
         "difftime tradeoff --cells {input.cells:q} {params.options} --output {output.parquet:q} > {log:q} 2>&1"
 

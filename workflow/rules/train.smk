@@ -24,7 +24,7 @@ rule train:
         runtime=minutes,
         gpu=gpus,
     params:
-        code=fingerprint("verbs.train"),
+        code=fingerprint("study.commands.train"),
     shell:
         "difftime train {input.cell:q} --checkpoint-minutes {resources.checkpoint_minutes}"
         " --data-dir {resources.data_dir:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

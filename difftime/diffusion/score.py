@@ -1,0 +1,109 @@
+"""The score s(x, t): a network's, or the exact one, behind one interface.
+
+A score takes x of shape (seeds, batch, d) and times t whose axes lead those of x (a scalar, one per seed, or one per
+point), and returns the shape of x in the type of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from difftime.diffusion.mixture import Mixture
+from difftime.diffusion.sde import SDE, expand
+
+Score = Callable[[Tensor, Tensor], Tensor]
+Divergence = Callable[[Score, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(score, x, t) to s(x, t) and its divergence per point."""
+
+
+@dataclass(frozen=True)
+class NetScore:
+    """s(x, t) = -net(c x, t) / sigma_t if the network predicts the noise z, or net(c x, t) if it predicts the score.
+
+    c is 1, or, for `scale_input`, 1 / sqrt(alpha_t² v + sigma_t²) with v the data's mean variance per coordinate.
+    The network computes in float32 whatever the type of x.
+    """
+
+    net: nn.Module
+    sde: SDE
+    predicts: Literal["noise", "score"]
+    scale_input: bool
+    data_variance: float
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        t = t.to(x.dtype).reshape(t.shape + (1,) * (x.ndim - 1 - t.ndim)).expand(x.shape[:-1])
+        output = self.net(self.inputs(x, t).float(), t.float()).to(x.dtype)
+        return output if self.predicts == "score" else -output / expand(self.sde.sigma(t), x)
+
+    def inputs(self, x: Tensor, t: Tensor) -> Tensor:
+        """c x, what the network sees of x; t has a value per point."""
+        if not self.scale_input:
+            return x
+        return x / expand((self.sde.alpha(t) ** 2 * self.data_variance + self.sde.variance(t)).sqrt(), x)
+
+    def regression(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network should output for x_t = alpha_t x_0 + sigma_t z, and a factor per point.
+
+        The factor times the network's squared error is the squared error of the noise, ||z_hat - z||².
+        """
+        if self.predicts == "noise":
+            return z, torch.ones_like(t)
+        sigma = self.sde.sigma(t)
+        return -z / expand(sigma, z), sigma**2
+
+
+@dataclass(frozen=True)
+class ExactScore:
+    """The gradient of log p(x, t), for data from a Gaussian mixture."""
+
+    mixture: Mixture
+    sde: SDE
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        t = t.double()
+        return self.mixture.score(x.double(), self.sde.alpha(t), self.sde.variance(t)).to(x.dtype)
+
+
+def divergence(score: Score, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """s(x, t) and its exact divergence over the last axis, by one vector–Jacobian product per coordinate."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        s = score(x, t)
+        columns = [
+            torch.autograd.grad(s[..., i].sum(), x, retain_graph=i + 1 < x.shape[-1])[0][..., i]
+            for i in range(x.shape[-1])
+        ]
+    return s.detach(), torch.stack(columns).sum(0)
+
+
+@dataclass(frozen=True)
+class Hutchinson:
+    """An unbiased estimate of the divergence, probe · J · probe per point, at the price of one vector–Jacobian product.
+
+    The probe's coordinates have mean 0 and covariance I. It stays the same at every call: with a fresh one each time,
+    the right-hand side of an ODE would be noise, which its step control takes for error.
+    """
+
+    probe: Float[Tensor, "*#points d"]
+
+    def __call__(self, score: Score, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """s(x, t) and the estimate, in the type of x; `probe` is on the device of x."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            s = score(x, t)
+        (product,) = torch.autograd.grad(s, x, self.probe.to(s.dtype).expand_as(s))
+        return s.detach(), (product * self.probe).sum(-1)
+
+
+def rademacher(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Fair signs, +1 or -1 in float32, on the generator's device.
+
+    Among probes with independent coordinates they give Hutchinson's estimate the least variance.
+    """
+    return torch.empty(shape, device=generator.device).bernoulli_(generator=generator).mul_(2).sub_(1)

@@ -1,0 +1,1 @@
+"""Images of 8 bits: how they are read, and how they become densities."""

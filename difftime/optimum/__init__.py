@@ -1,0 +1,1 @@
+"""Which T: the optimum with its interval, predictions, and cost against quality."""

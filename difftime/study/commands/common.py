@@ -1,0 +1,148 @@
+"""What the verbs share."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from difftime.images.pixels import scaled
+from difftime.images.readers import ImageData
+from difftime.study.cell import WEIGHTS, ImageProblem, MixtureProblem, build, noise_file
+from difftime.study.settings import FITTED, BadSettings, Cell, Settings, read_cell
+from difftime.support.streams import stream
+from difftime.training.checkpoint import BadFile, load_resume
+from difftime.training.parallel import ALONE, Group
+
+log = logging.getLogger("difftime")
+
+
+def device() -> str:
+    """Where images are computed: on the GPU that the job was given, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def describe(place: torch.device, group: Group = ALONE) -> str:
+    """A device by its name, for a table, and how many of its kind work together."""
+    several = f"{group.size} × " if group.size > 1 else ""
+    if place.type == "cuda":
+        return several + torch.cuda.get_device_name(place)
+    return f"{several}CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+
+
+def peak_memory(place: torch.device) -> float:
+    """MB that this process has taken at most: on the GPU, if that is where it computes."""
+    if place.type == "cuda":
+        return torch.cuda.max_memory_allocated(place) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+
+
+def open_mixture(folder: Path) -> tuple[Cell, MixtureProblem]:
+    """A trained cell of known density, its weights loaded. Raises BadSettings or BadFile."""
+    cell = read_cell(folder / "cell.json")
+    problem = build(cell)
+    if not isinstance(problem, MixtureProblem):
+        raise BadSettings(f"{cell.name} is of images; this is measured of data of known density only.")
+    problem.load(folder)
+    return cell, problem
+
+
+def open_images(folder: Path, data_dir: Path) -> tuple[Cell, ImageProblem]:
+    """A trained cell of images on the device there is, its weights loaded. Raises BadSettings, BadImages or BadFile.
+
+    It computes in float32, whatever it was trained in: near epsilon sigma is smaller than what bfloat16, or TF32, keeps
+    of x. With bfloat16 the bits per dimension of a small network moved by 0.13, and RK45 needed 1.7 times the steps.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    cell = read_cell(folder / "cell.json")
+    problem = build(cell, data_dir=data_dir, precision="float32", device=device())
+    if not isinstance(problem, ImageProblem):
+        raise BadSettings(f"{cell.name} is no cell of images.")
+    problem.load(folder)
+    log.info("%s on %s", cell.name, problem.device)
+    return cell, problem
+
+
+NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "out of memory")
+"""What PyTorch says in a RuntimeError of no class of its own when memory is short."""
+
+
+@contextmanager
+def memory_for(setting: str, value: int) -> Iterator[None]:
+    """Say which setting to lower where memory is short. Raises BadSettings in place of what PyTorch raises then."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not of_memory and not any(sign in str(error) for sign in NO_MEMORY):
+            raise
+        raise BadSettings(f"Memory does not suffice with {setting} = {value}. Set {setting} to less.") from error
+
+
+def measured_images(images: ImageData, wanted: int | None) -> Int[Tensor, " n"]:
+    """Indices of the test images that are measured: all, or as many as wanted, drawn once and for all.
+
+    Not the first ones: data sets are often sorted by class. A larger number contains the smaller one's images. Raises
+    BadSettings if there are fewer than wanted.
+    """
+    there = len(images.test)
+    if wanted is not None and wanted > there:
+        raise BadSettings(f"{wanted} test images are asked for, but {images.name} has {there}.")
+    if wanted is None or wanted == there:
+        return torch.arange(there)
+    return torch.randperm(there, generator=stream("test images", there))[:wanted]
+
+
+def dequantised(problem: ImageProblem, streams: str, draw: int, part: Tensor) -> Tensor:
+    """Test images as points of [-1, 1]^D, [batch, d] on the problem's device; each has random numbers of its own."""
+    u = torch.stack([
+        torch.rand(problem.images.shape, generator=stream(streams, "dequantisation", draw, image))
+        for image in part.tolist()
+    ])  # fmt: skip
+    return scaled(problem.images.test[part], u).flatten(1).to(problem.device)
+
+
+def evaluation(
+    problem: ImageProblem, folder: Path, settings: Settings, p_noise: Sequence[str], code: str
+) -> dict[str, str]:
+    """A digest of each thing that determines what an evaluation of the cell in `folder` finds."""
+    files = [folder / WEIGHTS, *(noise_file(folder, name) for name in p_noise if name in FITTED)]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    said = {
+        "settings": f"{settings.canonical()} {p_noise}", "weights": f"{problem.digest} {digests}", "data": problem.data,
+        "code": code,
+    }  # fmt: skip
+    return {what: hashlib.sha256(text.encode()).hexdigest() for what, text in said.items()}
+
+
+def resumed(path: Path, identity: Mapping[str, str]) -> tuple[list[dict[str, Tensor]], float]:
+    """What a cut evaluation found in its batches, and the seconds that it took.
+
+    Nothing if there was none, or if the state is damaged or another evaluation's, which the log says.
+    """
+    try:
+        state = load_resume(path, identity)
+    except BadFile as error:
+        log.warning("%s Starting from the first image instead.", error)
+        state = None
+    return (state["batches"], state["seconds"]) if state else ([], 0.0)
+
+
+def keys(cell: Cell) -> dict[str, object]:
+    """The key columns that every table begins with."""
+    return cell.keys | {"T": cell.T}
+
+
+def finite(value: Tensor | float) -> float | None:
+    """A number for a table; None, which a table marks as missing, for NaN and infinity."""
+    number = float(value)
+    return number if math.isfinite(number) else None

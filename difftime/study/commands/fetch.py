@@ -1,0 +1,41 @@
+"""See to it that the images of a data set are there, before jobs start that may have no network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from difftime.images.readers import ImageData, check_batch
+from difftime.study.cell import image_nets, read_images
+from difftime.study.commands.common import log, measured_images
+from difftime.study.settings import ImageNeeds, ImageSettings
+from difftime.support.files import atomic
+
+
+def _check(images: ImageData, needs: ImageNeeds) -> None:
+    """Raise, before any job is booked, what the jobs would raise: BadImages, or BadSettings."""
+    for batch in needs.batches:
+        check_batch(images, batch)
+    for network in needs.networks.values():
+        plain = network.model_copy(update={"compile": False})
+        image_nets(plain, images, ["only to see whether they fit"], "float32", torch.device("cpu"))
+    for wanted in needs.test_images:
+        measured_images(images, wanted)
+
+
+def run(settings: ImageSettings, needs: ImageNeeds, output: Path, *, data_dir: Path) -> None:
+    """Read the images, downloading them into `data_dir` if they are absent, and write what they are to `output`.
+
+    Raises BadImages if they are not to be had or are damaged, BadImages or BadSettings if they do not fit `needs`.
+    """
+    images = read_images(settings, data_dir)
+    _check(images, needs)
+    found = {
+        "name": images.name, "shape": images.shape, "train": len(images.train), "test": len(images.test),
+        "digest": images.digest,
+    }  # fmt: skip
+    with atomic(output) as temporary:
+        temporary.write_text(json.dumps(found, indent=2) + "\n")
+    log.info("%(name)s: %(train)d training and %(test)d test images of shape %(shape)s", found)

@@ -1,0 +1,65 @@
+"""Train the networks of one cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from difftime.study.cell import RESUME, WEIGHTS, build, recipe
+from difftime.study.commands.common import describe, device, keys, log, memory_for, peak_memory
+from difftime.study.fingerprint import fingerprint
+from difftime.study.settings import read_cell
+from difftime.support.files import discard
+from difftime.tables.schema import write_rows
+from difftime.training.checkpoint import save_weights
+from difftime.training.parallel import ALONE, Group
+from difftime.training.train import train
+
+
+def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group = ALONE) -> None:
+    """Read cell.json in `folder`; write weights.safetensors, history.parquet and training.parquet.
+
+    Raises Diverged, Interrupted, BadSettings (also where memory is short), BadImages or BadGroup.
+    """
+    cell = read_cell(folder / "cell.json")
+    problem = build(cell, data_dir=data_dir, device=device())
+    plan = recipe(cell, checkpoint_minutes)
+    parameters = list(problem.score.net.parameters())
+    log.info("Training %s: %d seeds of %s with %s", cell.name, cell.seeds, cell.network, cell.training)
+    wanted, precision = (getattr(of, "precision", "float32") for of in (cell.network, problem.score.net))
+    if precision != wanted:
+        log.warning("WARNING: this CPU has no instructions for %s; %s is trained in %s.", wanted, cell.name, precision)
+    unreached = [n for n in getattr(cell.network, "attention", ()) if n not in problem.score.net.resolutions()]
+    if unreached:
+        log.warning(
+            "WARNING: attention is asked for at resolutions %s, which %s does not have (its levels: %s): no attention "
+            "but the bottleneck's.", unreached, cell.net, problem.score.net.resolutions(),
+        )  # fmt: skip
+    # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
+    identity = {
+        "settings": cell.digest(), "data": problem.data, "precision": precision,
+        "code": fingerprint("study.commands.train"),
+    }  # fmt: skip
+    with memory_for(f"datasets.{cell.dataset}.training.batch", plan.batch):
+        trained = train(
+            problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=plan, seeds=problem.seeds,
+            name=cell.name, identity=identity, resume=folder / RESUME, group=group,
+        )  # fmt: skip
+    if not group.first:
+        return
+    rows = [
+        keys(cell) | {"seed": seed, "step": step, "loss": loss.item()}
+        for step, losses in zip(trained.step, trained.loss, strict=True)
+        for seed, loss in enumerate(losses)
+    ]
+    write_rows(folder / "history.parquet", "history", rows)
+    cost = {
+        "seeds": cell.seeds, "steps": plan.steps, "batch": plan.batch, "device": describe(parameters[0].device, group),
+        "parameters": sum(p.numel() for p in parameters) // cell.seeds, "seconds": trained.seconds,
+        "points_per_second": cell.seeds * plan.steps * plan.batch / trained.seconds,
+        "peak_memory": peak_memory(parameters[0].device), "weighting": plan.weighting,
+        "precision": precision,
+    }  # fmt: skip
+    write_rows(folder / "training.parquet", "training", [keys(cell) | cost])
+    save_weights(folder / WEIGHTS, trained.weights, problem.digest)
+    discard(folder / RESUME)
+    log.info("Trained in %.1f s: %s", trained.seconds, folder / WEIGHTS)

@@ -1,0 +1,302 @@
+"""Training by denoising score matching, Eq. 3, for all seeds of a cell at once.
+
+The random numbers of step n depend only on (seed, n), so a run that is cut and resumed gives the bits of one that
+was not, and, but for dropout, a seed's model does not depend on how many others are trained beside it. Neither do they
+depend on T or the SDE: cells share data, initial weights and noise (common random numbers), which steadies comparisons
+between them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difftime.diffusion.score import NetScore
+from difftime.diffusion.sde import SDE
+from difftime.support.progress import Progress
+from difftime.support.streams import stream
+from difftime.training.checkpoint import BadFile, load_resume, save_resume
+from difftime.training.data import TrainingData
+from difftime.training.parallel import ALONE, Group
+
+log = logging.getLogger("difftime")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a score is trained.
+
+    `weighting`: "likelihood" weighs the squared score error with g² (Eq. 3 itself); "noise" weighs the squared error
+    of the predicted noise with 1 (the default of Song et al., 2021c). `time_sampling`: t is drawn uniformly on
+    [epsilon, T], or uniformly in lambda = log(sigma²/alpha²); the loss is the same integral over t in both cases.
+    The learning rate grows linearly over the first `warmup` steps; gradients are clipped to the norm `clip`, per seed.
+    The random numbers of `block` steps are drawn together, and a resume state is always taken between blocks.
+    """
+
+    weighting: Literal["likelihood", "noise"]
+    time_sampling: Literal["uniform", "lambda"]
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup: int
+    clip: float | None
+    ema: float
+    checkpoint_minutes: float
+    block: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """`weights` are the exponential moving averages; `loss` holds each seed's mean over a block of steps.
+
+    `seconds` is the wall-clock time of all steps, also of those before the run was cut and resumed.
+    """
+
+    weights: dict[str, Tensor]
+    step: list[int]
+    loss: Float[Tensor, "blocks seeds"]
+    seconds: float
+
+
+class Diverged(Exception):
+    """The loss stopped being a finite number; the message says where."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM) and has saved its state."""
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """A block of steps: what the network sees, its times, what it should output, and the weight in the loss."""
+
+    inputs: Float[Tensor, "block seeds batch d"]
+    t: Float[Tensor, "block seeds batch"]
+    target: Float[Tensor, "block seeds batch d"]
+    weight: Float[Tensor, "block seeds batch"]
+
+
+def _times(u: Tensor, sde: SDE, T: float, epsilon: float, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Times from uniform `u`, and the weight with which the mean of ||z_hat - z||² is the loss, an integral over t."""
+    if recipe.time_sampling == "uniform":
+        t = epsilon + (T - epsilon) * u
+        inverse_density = torch.full_like(t, T - epsilon)
+    else:
+        start, stop = sde.noise_level(torch.tensor([epsilon, T], dtype=torch.float64))
+        t = sde.time(start + (stop - start) * u)
+        inverse_density = (stop - start) * sde.variance(t) / sde.diffusion_squared(t)
+    likelihood = sde.diffusion_squared(t) / sde.variance(t)
+    return t, inverse_density * (likelihood if recipe.weighting == "likelihood" else 1.0)
+
+
+def _draw(
+    data: TrainingData,
+    seeds: Sequence[str],
+    block: int,
+    score: NetScore,
+    T: float,
+    epsilon: float,
+    recipe: Recipe,
+    share: slice = slice(None),
+) -> _Batches:
+    """A block of steps in float32, but computed in the float64 of the times, on the device of `data`.
+
+    Every process draws the whole batches and keeps its `share` of each, so that their number changes no draw.
+    """
+    size, parts = (recipe.block, recipe.batch), []
+    # seed by seed: so its numbers stay in the cache
+    for k, seed in enumerate(seeds):
+        generator = stream(seed, "training noise", block, device=data.device)
+        x0 = data.draw(k, size, generator)[:, share]
+        u = torch.rand(size, dtype=torch.float64, generator=generator, device=data.device)[:, share]
+        z = torch.randn(*size, data.d, generator=generator, device=data.device)[:, share]
+        t, weight = _times(u, score.sde, T, epsilon, recipe)
+        inputs = score.inputs(score.sde.perturb(x0, t, z), t)
+        target, factor = score.regression(z, t)
+        parts.append((inputs.float(), t.float(), target.float(), (weight * factor).float()))
+    return _Batches(*(torch.stack(of_seeds, 1) for of_seeds in zip(*parts, strict=True)))
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, so that the loop can save its state before it goes."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Run:
+    """The state of a training that resumes: weights, their average, Adam's moments, and the losses so far."""
+
+    def __init__(
+        self, score: NetScore, recipe: Recipe, identity: Mapping[str, str], resume: Path | None, group: Group
+    ) -> None:
+        self.net, self.recipe, self.identity, self.resume, self.group = score.net, recipe, identity, resume, group
+        self.parameters = list(self.net.parameters())
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.moments = [[torch.zeros_like(p) for p in self.average] for _ in range(2)]
+        self.count = torch.zeros((), device=self.average[0].device)
+        self.block: int = 0
+        self.losses: list[Tensor] = []
+        self.seconds = 0.0
+        self.started = self.saved = time.monotonic()
+        if resume is not None:
+            self._load(resume)
+            group.agree(self.block, resume.parent)
+
+    def _load(self, resume: Path) -> None:
+        try:
+            state = load_resume(resume, self.identity)
+        except BadFile as error:
+            log.warning("%s Starting from step 0 instead.", error)
+            return
+        if state is None:
+            return
+        self.net.load_state_dict(state["net"])
+        device = self.average[0].device
+        self.average, self.count = [x.to(device) for x in state["average"]], state["count"].to(device)
+        self.moments = [[x.to(device) for x in moment] for moment in state["moments"]]
+        self.block, self.losses, self.seconds = state["block"], list(state["losses"]), state["seconds"]
+        log.info("Resuming at step %d from %s", self.block * self.recipe.block, resume)
+
+    def elapsed(self) -> float:
+        """Seconds of training, with those of the runs before this one."""
+        return self.seconds + time.monotonic() - self.started
+
+    def save(self) -> None:
+        """Write the resume state, if there is a place for it. It does not tell how many processes there are."""
+        if self.resume is None or not self.group.first:
+            return
+        state = {
+            "identity": dict(self.identity),
+            "block": self.block,
+            "net": self.net.state_dict(),
+            "average": self.average,
+            "moments": self.moments,
+            "count": self.count,
+            "losses": torch.stack(self.losses),
+            "seconds": self.elapsed(),
+        }
+        save_resume(self.resume, state)
+        self.saved = time.monotonic()
+
+    @torch.no_grad()
+    def step(self, number: int, gradients: list[Tensor]) -> None:
+        """Adam, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n))."""
+        if self.recipe.clip is not None:
+            for model in self.net.by_model(gradients):
+                norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(model)))
+                # a factor of nan for a norm that is not finite: the loss is checked, and says so
+                torch._foreach_mul_(model, (self.recipe.clip / norm).clamp(max=1.0))
+        rate = self.recipe.learning_rate * min(1.0, (number + 1) / max(1, self.recipe.warmup))
+        self.count += 1
+        # the kernel itself: constructing torch.optim.Adam imports the compiler, for a second, and each of its steps
+        # takes three times as long
+        torch._fused_adam_(
+            self.parameters, gradients, *self.moments, [], len(gradients) * [self.count], amsgrad=False, maximize=False,
+            beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8,
+        )  # fmt: skip
+        decay = min(self.recipe.ema, (1 + number) / (10 + number))
+        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+
+    def weights(self) -> dict[str, Tensor]:
+        names = [name for name, _ in self.net.named_parameters()]
+        return dict(zip(names, self.average, strict=True))
+
+
+def _check(losses: Float[Tensor, "steps seeds"], first: int, history: list[Tensor], cell_name: str) -> None:
+    """Raise Diverged at the first step whose loss is not finite."""
+    bad = ~losses.isfinite()
+    if not bad.any():
+        return
+    step, seed = bad.nonzero()[0].tolist()
+    good = torch.cat([*([history[-1][None]] if history else []), losses[:step]])[:, seed]
+    last = f"{good[-1].item():.6g}" if len(good) else "none"
+    raise Diverged(
+        f"Training of {cell_name} diverged: the loss of seed {seed} is {losses[step, seed].item()} "
+        f"at step {first + step} (last good loss: {last}). Lower the learning rate, or change the network or T."
+    )
+
+
+def train(
+    score: NetScore,
+    data: TrainingData,
+    *,
+    T: float,
+    epsilon: float,
+    recipe: Recipe,
+    seeds: Sequence[str],
+    name: str,
+    identity: Mapping[str, str],
+    resume: Path | None = None,
+    group: Group = ALONE,
+) -> Trained:
+    """Minimise Eq. 3 for the models of `score.net`, one per seed, on the device they and `data` are on.
+
+    `name` is the cell's for messages, `identity` has a digest of each thing that determines the result. With `resume`,
+    the state is saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed is the mean over its batch;
+    for the likelihood weighting it estimates twice I of Eq. 6, in nats per data point. Raises Diverged, or Interrupted
+    on SIGTERM.
+
+    The processes of `group` take equal shares of every batch. All have the same weights, the first one saves the state,
+    and each has its own dropout.
+    """
+    run, share = _Run(score, recipe, identity, resume, group), group.share(recipe.batch)
+    blocks = math.ceil(recipe.steps / recipe.block)
+    progress = Progress(
+        f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps),
+        inside=(data.unit, len(seeds) * recipe.batch),
+    )  # fmt: skip
+    score.net.train()
+    net = group.wrapped(score.net)
+    own = [] if group.first else ["process", group.rank]
+    with _stop_signal() as stop:
+        while run.block < blocks:
+            first = run.block * recipe.block
+            batches = _draw(data, seeds, run.block, score, T, epsilon, recipe, share)
+            losses = []
+            # dropout draws from PyTorch's own generator
+            torch.manual_seed(stream(*seeds, "dropout", run.block, *own).initial_seed())
+            scale = 2 / batches.weight.shape[-1] * batches.weight.unsqueeze(-1)
+            numbers = range(first, min(first + recipe.block, recipe.steps))
+            for number, x, t, target, factor in zip(
+                numbers, batches.inputs, batches.t, batches.target, scale, strict=False
+            ):
+                output, gradients = group.pullback(net, x, t)
+                error = output - target
+                slope = factor * error
+                losses.append(0.5 * (slope * error).sum((1, 2)))
+                run.step(number, gradients(slope))
+            of_block = group.mean(torch.stack(losses).cpu())
+            _check(of_block, first, run.losses, name)
+            run.losses.append(of_block.mean(0))
+            run.block += 1
+            progress.advance(len(losses), f"loss {run.losses[-1].mean():.4g}")
+            if any(group.gather(stop.is_set())):  # the signal may reach the processes in different blocks
+                run.save()
+                raise Interrupted(
+                    f"Training of {name} was asked to stop; its state after step {run.block * recipe.block} is saved."
+                )
+            if time.monotonic() - run.saved > 60 * recipe.checkpoint_minutes:
+                run.save()
+    progress.close()
+    steps = [min((block + 1) * recipe.block, recipe.steps) for block in range(blocks)]
+    return Trained(run.weights(), steps, torch.stack(run.losses), run.elapsed())
