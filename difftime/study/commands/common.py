@@ -7,7 +7,7 @@ import logging
 import math
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,18 +109,26 @@ def dequantised(problem: ImageProblem, streams: str, draw: int, part: Tensor) ->
     return scaled(problem.images.test[part], u).flatten(1).to(problem.device)
 
 
-def evaluation(problem: ImageProblem, folder: Path, settings: Settings, p_noise: Sequence[str], code: str) -> str:
-    """The digest of all that determines what an evaluation of the cell in `folder` finds."""
+def evaluation(
+    problem: ImageProblem, folder: Path, settings: Settings, p_noise: Sequence[str], code: str
+) -> dict[str, str]:
+    """A digest of each thing that determines what an evaluation of the cell in `folder` finds."""
     files = [folder / WEIGHTS, *(noise_file(folder, name) for name in p_noise if name in FITTED)]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    identity = f"{problem.digest} {digests} {settings.canonical()} {p_noise} {code}"
-    return hashlib.sha256(identity.encode()).hexdigest()
+    said = {
+        "settings": f"{settings.canonical()} {p_noise}", "weights": f"{problem.digest} {digests}", "data": problem.data,
+        "code": code,
+    }  # fmt: skip
+    return {what: hashlib.sha256(text.encode()).hexdigest() for what, text in said.items()}
 
 
-def resumed(path: Path, digest: str) -> tuple[list[dict[str, Tensor]], float]:
-    """What a cut evaluation found in its batches, and the seconds that it took; nothing if it was another one."""
+def resumed(path: Path, identity: Mapping[str, str]) -> tuple[list[dict[str, Tensor]], float]:
+    """What a cut evaluation found in its batches, and the seconds that it took.
+
+    Nothing if there was none, or if the state is damaged or another evaluation's, which the log says.
+    """
     try:
-        state = load_resume(path, digest)
+        state = load_resume(path, identity)
     except BadFile as error:
         log.warning("%s Starting from the first image instead.", error)
         state = None

@@ -48,8 +48,8 @@ def run(
 ) -> Work | None:
     """Read the trained cell in `folder`; write elbo.parquet, and elbo_units.parquet of images.
 
-    An evaluation of images that was cut goes on where it was. The processes of `group` take whole batches of them: their
-    number changes no bit. Returns None in all processes but the first.
+    An evaluation of images that was cut goes on where it was. The processes of `group` take whole batches of them:
+    their number changes no bit. Returns None in all processes but the first.
     """
     cell, problem = open_cell(folder, data_dir)
     if isinstance(problem, MixtureProblem):
@@ -139,8 +139,8 @@ def _terms(
     images: Tensor, p_noise: Sequence[str], group: Group,
 ) -> tuple[ImageElbo, float]:  # fmt: skip
     """The terms of all images and the seconds that they took, saved when a batch of every process is done."""
-    digest = evaluation(problem, folder, settings, p_noise, fingerprint("study.commands.elbo"))
-    done, seconds = resumed(folder / RESUME, digest)
+    identity = evaluation(problem, folder, settings, p_noise, fingerprint("study.commands.elbo"))
+    done, seconds = resumed(folder / RESUME, identity)
     group.agree(len(done), folder)
     batches = images.split(settings.batch)
     counts = [len(part) for part in batches]
@@ -160,7 +160,7 @@ def _terms(
         seconds += time.monotonic() - start
         done += measured
         if group.first:
-            save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
+            save_resume(folder / RESUME, {"identity": identity, "batches": done, "seconds": seconds})
         progress.advance(sum(counts[: len(done)]) - progress.done)
         start = time.monotonic()
     progress.close()

@@ -157,8 +157,8 @@ def _of_images(
     """Bits per dimension of the test images, by batches that are solved as one system each."""
     streams, noises = f"{cell.seed}/{cell.dataset}", p_noises(problem, p_noise, folder)
     batches = _batches(measured_images(problem.images, settings.images), settings)
-    digest = evaluation(problem, folder, settings, p_noise, fingerprint("study.commands.likelihood"))
-    done, seconds = resumed(folder / RESUME, digest)
+    identity = evaluation(problem, folder, settings, p_noise, fingerprint("study.commands.likelihood"))
+    done, seconds = resumed(folder / RESUME, identity)
     counts = [len(part) for _, part in batches]
     progress = Progress(f"likelihood {cell.name}", sum(counts), "image", done=sum(counts[: len(done)]))
     group.agree(len(done), folder)
@@ -172,7 +172,7 @@ def _of_images(
         seconds += time.monotonic() - start
         done += solved
         if group.first:
-            save_resume(folder / RESUME, {"cell": digest, "batches": done, "seconds": seconds})
+            save_resume(folder / RESUME, {"identity": identity, "batches": done, "seconds": seconds})
         progress.advance(sum(counts[: len(done)]) - progress.done, f"NFE {done[-1]['nfe'].tolist()}")
         start = time.monotonic()
     progress.close()

@@ -18,7 +18,8 @@ from difftime.training.train import train
 def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group = ALONE) -> Work | None:
     """Read cell.json in `folder`; write weights.safetensors, history.parquet and training.parquet.
 
-    Returns None in all processes but the first. Raises Diverged, Interrupted, BadSettings (also where memory is short), BadImages or BadGroup.
+    Returns None in all processes but the first. Raises Diverged, Interrupted, BadSettings (also where memory is
+    short), BadImages or BadGroup.
     """
     cell = read_cell(folder / "cell.json")
     problem = build(cell, data_dir=data_dir, device=device())
@@ -35,11 +36,14 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group
             "but the bottleneck's.", unreached, cell.net, problem.score.net.resolutions(),
         )  # fmt: skip
     # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
-    identity = f"{problem.digest} {precision} {fingerprint('study.commands.train')}"
+    identity = {
+        "settings": cell.digest(), "data": problem.data, "precision": precision,
+        "code": fingerprint("study.commands.train"),
+    }  # fmt: skip
     with memory_for(f"datasets.{cell.dataset}.training.batch", plan.batch):
         trained = train(
             problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=plan, seeds=problem.seeds,
-            name=cell.name, cell=identity, resume=folder / RESUME, group=group,
+            name=cell.name, identity=identity, resume=folder / RESUME, group=group,
         )  # fmt: skip
     if not group.first:
         return None
