@@ -1,7 +1,8 @@
 """What is measured, tabled and drawn: one entry each, read by the rules, by `collect`, by the report and by the docs.
 
 A measurement is a command, a rule and a module of `study.commands` of the same name; it leaves tables in a cell's
-folder. A derived table is a function of other tables. A figure is a module of `figures` that draws one table of one data set.
+folder. A derived table is a function of other tables. A figure is a module of `figures` that draws one table of one
+data set.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ class Derived:
     needs: tuple[str, ...]
     wants: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> str:
+        """The module of the function, as `fingerprint` names it."""
+        return self.function.partition(":")[0].removeprefix("difftime.")
 
 
 @dataclass(frozen=True)

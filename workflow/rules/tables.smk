@@ -22,8 +22,7 @@ def figure_table(wildcards):
 
 def made_by(wildcards):
     """The code of a derived table."""
-    module = DERIVED[wildcards.table].function.partition(":")[0]
-    return fingerprint(module.removeprefix("difftime."))
+    return fingerprint(DERIVED[wildcards.table].module)
 
 
 def drawn_by(wildcards):

@@ -19,8 +19,8 @@ from torch import Tensor
 from difftime.images.pixels import scaled
 from difftime.images.readers import ImageData
 from difftime.study.cell import WEIGHTS, ImageProblem, MixtureProblem, build, noise_file
-from difftime.study.settings import FITTED, BadSettings, Cell, Settings, read_cell
 from difftime.study.registry import MEASUREMENTS
+from difftime.study.settings import FITTED, BadSettings, Cell, Settings, read_cell
 from difftime.support.streams import stream
 from difftime.tables.schema import Row, write_rows
 from difftime.training.checkpoint import BadFile, load_resume
