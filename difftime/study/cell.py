@@ -207,6 +207,12 @@ def build_sde(settings: SDESettings) -> SDE:
     return VE(settings.sigma_min, settings.sigma_max, settings.from_zero)
 
 
+def build_mixture(settings: MixtureSettings) -> Mixture:
+    if settings.stds is not None:
+        return Mixture.from_stds(settings.weights, settings.means, settings.stds)
+    return Mixture.from_covariances(settings.weights, settings.means, settings.covariances)
+
+
 def read_images(settings: ImageSettings, data_dir: Path) -> ImageData:
     """The images that the settings name. Raises BadImages."""
     options: dict[str, object] = {}
@@ -252,7 +258,7 @@ def build(
     }  # fmt: skip
     network = cell.network
     if isinstance(cell.data, MixtureSettings) and isinstance(network, MLPSettings):
-        density = Mixture.from_covariances(cell.data.weights, cell.data.means, cell.data.covariance_matrices())
+        density = build_mixture(cell.data)
         generators = [stream(seed, "initial weights") for seed in seeds]
         net = MLP(
             density.d, network.width, network.depth, network.activation, network.time_features, generators
