@@ -6,7 +6,10 @@ rule study:
     conda:
         "../../environment.yml"
     params:
-        study=STUDY.grid().canonical(),
+        **{
+            key: f"{name} = {value}"
+            for key, (name, value) in enumerated(flat(plain_study(STUDY))).items()
+        },
     script:
         "../scripts/study.py"
 
@@ -22,7 +25,7 @@ rule cell:
         **{
             key: parameter(of_cell, name)
             for key, name in each(
-                cell_settings(**keys) for keys in STUDY.cells()
+                cell_settings(**keys) for keys, _ in STUDY.grid()
             ).items()
         },
     script:
@@ -41,8 +44,8 @@ rule settings:
             key: parameter(of_measurement, name)
             for key, name in each(
                 measurement_settings(dataset, measurement)
-                for dataset in STUDY.used_datasets()
-                for measurement in STUDY.measurements(dataset)
+                for dataset in GRID.datasets()
+                for measurement in MEASURED
             ).items()
         },
     script:
@@ -62,8 +65,8 @@ rule fetch:
             key: parameter(of_images, name)
             for key, name in each(
                 images_settings(dataset)
-                for dataset in STUDY.used_datasets()
-                if not STUDY.is_mixture(dataset)
+                for dataset in GRID.datasets()
+                if not is_mixture(dataset)
             ).items()
         },
     script:
