@@ -22,12 +22,10 @@ rule cell:
     conda:
         "../../environment.yml"
     params:
-        **{
-            key: parameter(of_cell, name)
-            for key, name in each(
-                cell_settings(**keys) for keys, _ in STUDY.grid()
-            ).items()
-        },
+        **parameters(
+            of_cell,
+            (cell_settings(**keys) for keys, _ in STUDY.grid()),
+        ),
     script:
         "../scripts/settings.py"
 
@@ -40,14 +38,14 @@ rule settings:
     conda:
         "../../environment.yml"
     params:
-        **{
-            key: parameter(of_measurement, name)
-            for key, name in each(
+        **parameters(
+            of_measurement,
+            (
                 measurement_settings(dataset, measurement)
                 for dataset in GRID.datasets()
                 for measurement in MEASURED
-            ).items()
-        },
+            ),
+        ),
     script:
         "../scripts/settings.py"
 
@@ -61,13 +59,13 @@ rule fetch:
         "../../environment.yml"
     params:
         # not the code: what is written stays the same when it is edited, and every cell would be trained anew
-        **{
-            key: parameter(of_images, name)
-            for key, name in each(
+        **parameters(
+            of_images,
+            (
                 images_settings(dataset)
                 for dataset in GRID.datasets()
                 if not is_mixture(dataset)
-            ).items()
-        },
+            ),
+        ),
     script:
         "../scripts/fetch.py"

@@ -98,10 +98,20 @@ def images_settings(dataset):
     return flat(what_it_is(data) | {"files": listing(data)})
 
 
-def each(settings):
-    """Parameters of a rule, one per setting that any of its jobs has: Snakemake names those that changed."""
+def parameters(of, settings):
+    """Parameters of a rule, one per setting that any of its jobs has: Snakemake names those that changed.
+
+    A job without a setting has null there. One null is in every job: another data set in the study, with settings of its
+    own, must be no change of a job that has none of them.
+    """
     names = sorted({name for found in settings for name in found})
-    return {name.replace(".", "_"): name for name in names}
+    return {"absent": absent} | {
+        name.replace(".", "_"): parameter(of, name) for name in names
+    }
+
+
+def absent(wildcards):
+    return None
 
 
 def enumerated(settings):

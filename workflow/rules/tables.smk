@@ -6,9 +6,7 @@ def cell_tables(wildcards):
 def derived_from(wildcards):
     """The tables, by their names, that a derived table is made from, and the cells' values of each image."""
     entry, planned = DERIVED[wildcards.table], GRID.tables()
-    tables = [
-        name for name in (*entry.needs, *entry.wants) if name in planned
-    ]
+    tables = [name for name in (*entry.needs, *entry.wants) if name in planned]
     units = {
         name: [f"{RESULTS}/cells/{part}" for part in GRID.files(name)]
         for name in entry.units
