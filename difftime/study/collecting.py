@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from difftime.study.registry import DERIVED, FIGURES, Derived
-from difftime.study.settings import BadSettings, Study, study_in
+from difftime.study.settings import COLLECTED, BadSettings, Study, study_in
 from difftime.tables.parquet import BadTable, collect, empty, missing, read, save
 
 log = logging.getLogger("difftime")
@@ -41,9 +41,13 @@ def hold(results: Path | str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise Busy(f"Another Snakemake is writing into {results}. Wait for it, stop it, or set other results.") from None
+        raise Busy(
+            f"Another Snakemake is writing into {results}. Wait for it, stop it, or set other results."
+        ) from None
     except OSError as error:  # a file system without locks
-        log.warning("WARNING: %s cannot be locked (%s): see to it that one Snakemake alone writes into it.", path, error)
+        log.warning(
+            "WARNING: %s cannot be locked (%s): see to it that one Snakemake alone writes into it.", path, error
+        )
     _held.append(descriptor)
 
 
@@ -78,21 +82,20 @@ def save_derived(entry: Derived, inputs: Mapping[str, Any], settings: Mapping[st
     save(getattr(import_module(module), function)(frames, settings), entry.name, Path(output))
 
 
-def save_figure(
-    name: str, place: str, table: Path | str, settings: Mapping[str, Any], output: Path | str
-) -> None:
+def save_figure(name: str, place: str, table: Path | str, settings: Mapping[str, Any], output: Path | str) -> None:
     """A figure of one data set, or of one network of it: PDF and PNG. `place` is "dataset" or "dataset/net"."""
     from difftime import figures
 
     dataset, _, net = place.partition("/")
-    figures.draw(name, Path(table), Path(output), figures.style_of(settings, dataset), dataset, net or None)
+    style = figures.FigureSettings(**settings)
+    figures.draw(name, Path(table), Path(output), style, dataset, net or None)
 
 
 def make_partial(results: Path) -> str:
     """Tables and figures of what there is of an unfinished study, in results/partial, and what lacks, in words."""
     study, folder, lacking = study_in(results), results / "partial", set()
     made: dict[str, str] = {}
-    for table in study.cells().collected():
+    for table in COLLECTED:
         there, absent = parts(study, results, table)
         lacking |= {*absent}
         if there:
@@ -113,7 +116,7 @@ def make_partial(results: Path) -> str:
         if (table := FIGURES[name].table) in made:
             place = f"{dataset}/{net}" if net else dataset
             try:
-                save_figure(name, place, made[table], study.plain_figures(), folder / "figures" / place / f"{name}.pdf")
+                save_figure(name, place, made[table], study.style(dataset), folder / "figures" / place / f"{name}.pdf")
                 drawn += 1
             except (BadTable, ValueError) as error:
                 refused.append(f"figure {place}/{name}: {error}")
@@ -133,7 +136,7 @@ def findings(results: Path) -> str:
 
     study, tables = study_in(results), results / "tables"
     wanted = [tables / f"{table}.parquet" for table in study.cells().tables()]
-    absent = [path for table in study.cells().collected() for path in parts(study, results, table)[1]]
+    absent = [path for table in COLLECTED for path in parts(study, results, table)[1]]
     absent += [path for path in wanted if not path.exists()]
     if absent:
         raise BadSettings(_incomplete(results, absent))
@@ -153,8 +156,8 @@ def _incomplete(results: Path, absent: Sequence[Path]) -> str:
     hint += "" if there.exists() else f"difftime partial {results}"
     return (
         f"The study in {results} is not complete; these are missing:\n{listed}{more}\nRun snakemake again. {hint}\n"
-        "If the folder was copied or unpacked, Snakemake takes its files for changed: snakemake --touch --cores 1 tells "
-        "it that they are not."
+        "If the folder was copied or unpacked, Snakemake takes its files for changed: snakemake --touch --cores 1 "
+        "tells it that they are not."
     )
 
 

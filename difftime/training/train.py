@@ -256,8 +256,8 @@ def train(
     """Minimise Eq. 3 for the models of `score.net`, one per seed, on the device they and `data` are on.
 
     `name` is the cell's for messages, `identity` has a digest of each thing that determines the result. With `resume`,
-    the state is saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed that is reported is Eq. 3, the
-    mean over its batch; for the likelihood weighting it estimates twice I of Eq. 6, in nats per data point. The
+    the state is saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed that is reported is Eq. 3,
+    the mean over its batch; for the likelihood weighting it estimates twice I of Eq. 6, in nats per data point. The
     optimiser sees it divided by d (T - epsilon). Raises Diverged, or Interrupted on SIGTERM.
 
     The processes of `group` take equal shares of every batch. All have the same weights, the first one saves the state,
