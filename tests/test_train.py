@@ -33,7 +33,7 @@ RECIPE = Recipe(
 )
 BLOCK = RECIPE.block
 SEEDS = ["0/a", "0/b", "0/c"]
-ARGUMENTS = {"T": 0.6, "epsilon": 1e-3, "name": "a cell", "cell": "digest"}
+ARGUMENTS = {"T": 0.6, "epsilon": 1e-3, "name": "a cell", "identity": {"settings": "a", "code": "b"}}
 
 
 def score(seeds: list[str], sde: SDE | None = None) -> NetScore:
@@ -152,10 +152,14 @@ def test_a_damaged_resume_state_is_reported_and_training_starts_anew(
     assert "step 0" in caplog.text
 
 
-def test_a_resume_state_of_other_settings_is_not_used(toy: Mixture, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["settings", "code"])
+def test_a_resume_state_of_other_settings_or_code_is_not_used_and_the_log_says_why(
+    toy: Mixture, tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str
+) -> None:
     resume = tmp_path / "resume.pt"
     run(toy, recipe=Recipe(**{**RECIPE.__dict__, "checkpoint_minutes": 1e-9}), resume=resume)
-    assert equal(run(toy, resume=resume, cell="another digest"), run(toy))
+    assert equal(run(toy, resume=resume, identity=ARGUMENTS["identity"] | {other: "c"}), run(toy))
+    assert f"{resume} was left by other {other}, so it is not used. Starting from step 0 instead." in caplog.text
 
 
 def test_divergence_names_the_step_the_cell_and_the_last_good_loss(

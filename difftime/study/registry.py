@@ -1,7 +1,8 @@
 """What is measured, tabled and drawn: one entry each, read by the rules, by `collect`, by the report and by the docs.
 
-A measurement is a command, a rule and a module of `study.commands` of the same name; it leaves tables in a cell's folder.
-A derived table is a function of other tables. A figure is a module of `figures` that draws one table of one data set.
+A measurement is a command, a rule and a module of `study.commands` of the same name; it leaves tables in a cell's
+folder. A derived table is a function of other tables. A figure is a module of `figures` that draws one table of one
+data set.
 """
 
 from __future__ import annotations
@@ -33,10 +34,15 @@ class Derived:
     wants: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
 
+    @property
+    def module(self) -> str:
+        """The module of the function, as `fingerprint` names it."""
+        return self.function.partition(":")[0].removeprefix("difftime.")
+
 
 @dataclass(frozen=True)
 class Facts:
-    """What the settings say beforehand of the cells that a figure would show: those of a data set, or of one network."""
+    """What the settings say of the cells that a figure would show: those of a data set, or of one network of it."""
 
     mixture: bool
     d: int | None

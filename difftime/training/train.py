@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,8 +150,10 @@ def _stop_signal() -> Iterator[threading.Event]:
 class _Run:
     """The state of a training that resumes: weights, their average, Adam's moments, and the losses so far."""
 
-    def __init__(self, score: NetScore, recipe: Recipe, cell: str, resume: Path | None, group: Group) -> None:
-        self.net, self.recipe, self.cell, self.resume, self.group = score.net, recipe, cell, resume, group
+    def __init__(
+        self, score: NetScore, recipe: Recipe, identity: Mapping[str, str], resume: Path | None, group: Group
+    ) -> None:
+        self.net, self.recipe, self.identity, self.resume, self.group = score.net, recipe, identity, resume, group
         self.parameters = list(self.net.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.moments = [[torch.zeros_like(p) for p in self.average] for _ in range(2)]
@@ -166,7 +168,7 @@ class _Run:
 
     def _load(self, resume: Path) -> None:
         try:
-            state = load_resume(resume, self.cell)
+            state = load_resume(resume, self.identity)
         except BadFile as error:
             log.warning("%s Starting from step 0 instead.", error)
             return
@@ -188,7 +190,7 @@ class _Run:
         if self.resume is None or not self.group.first:
             return
         state = {
-            "cell": self.cell,
+            "identity": dict(self.identity),
             "block": self.block,
             "net": self.net.state_dict(),
             "average": self.average,
@@ -247,21 +249,21 @@ def train(
     recipe: Recipe,
     seeds: Sequence[str],
     name: str,
-    cell: str,
+    identity: Mapping[str, str],
     resume: Path | None = None,
     group: Group = ALONE,
 ) -> Trained:
     """Minimise Eq. 3 for the models of `score.net`, one per seed, on the device they and `data` are on.
 
-    `name` is the cell's for messages, `cell` the digest of all that determines the result. With `resume`, the state is
-    saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed that is reported is Eq. 3, the mean over
-    its batch; for the likelihood weighting it estimates twice I of Eq. 6, in nats per data point. The optimiser sees it
-    divided by d (T - epsilon). Raises Diverged, or Interrupted on SIGTERM.
+    `name` is the cell's for messages, `identity` has a digest of each thing that determines the result. With `resume`,
+    the state is saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed that is reported is Eq. 3, the
+    mean over its batch; for the likelihood weighting it estimates twice I of Eq. 6, in nats per data point. The
+    optimiser sees it divided by d (T - epsilon). Raises Diverged, or Interrupted on SIGTERM.
 
     The processes of `group` take equal shares of every batch. All have the same weights, the first one saves the state,
     and each has its own dropout.
     """
-    run, share = _Run(score, recipe, cell, resume, group), group.share(recipe.batch)
+    run, share = _Run(score, recipe, identity, resume, group), group.share(recipe.batch)
     blocks, reported = math.ceil(recipe.steps / recipe.block), data.d * (T - epsilon)
     progress = Progress(
         f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps),

@@ -1,15 +1,14 @@
-rule cells:
+rule study:
     output:
-        f"{RESULTS}/cells.json",
+        f"{RESULTS}/study.json",
     log:
-        f"{RESULTS}/logs/cells.log",
+        f"{RESULTS}/logs/study.log",
     conda:
         "../../environment.yml"
     params:
-        grid=STUDY.cells().canonical(),
-    shell:
-        "printf '%s\\n' {params.grid:q} > {output:q}.partial 2> {log:q}"
-        " && mv {output:q}.partial {output:q}"
+        study=STUDY.grid().canonical(),
+    script:
+        "../scripts/study.py"
 
 
 rule cell:
@@ -20,10 +19,34 @@ rule cell:
     conda:
         "../../environment.yml"
     params:
-        settings=cell_settings,
-    shell:
-        "printf '%s\\n' {params.settings:q} > {output:q}.partial 2> {log:q}"
-        " && mv {output:q}.partial {output:q}"
+        **{
+            key: parameter(of_cell, name)
+            for key, name in each(
+                cell_settings(**keys) for keys in STUDY.cells()
+            ).items()
+        },
+    script:
+        "../scripts/settings.py"
+
+
+rule settings:
+    output:
+        f"{RESULTS}/settings/{{dataset}}/{{measurement}}.json",
+    log:
+        f"{RESULTS}/logs/settings-{{dataset}}-{{measurement}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        **{
+            key: parameter(of_measurement, name)
+            for key, name in each(
+                measurement_settings(dataset, measurement)
+                for dataset in STUDY.used_datasets()
+                for measurement in STUDY.measurements(dataset)
+            ).items()
+        },
+    script:
+        "../scripts/settings.py"
 
 
 rule fetch:
@@ -33,13 +56,15 @@ rule fetch:
         f"{RESULTS}/logs/fetch-{{dataset}}.log",
     conda:
         "../../environment.yml"
-    resources:
-        data_dir=STUDY.data_dir,
-        needs=image_needs,
     params:
-        settings=image_settings,
         # not the code: what is written stays the same when it is edited, and every cell would be trained anew
-        files=image_files,
-    shell:
-        "difftime fetch --settings {params.settings:q} --needs {resources.needs:q}"
-        " --data-dir {resources.data_dir:q} --output {output:q} > {log:q} 2>&1"
+        **{
+            key: parameter(of_images, name)
+            for key, name in each(
+                images_settings(dataset)
+                for dataset in STUDY.used_datasets()
+                if not STUDY.is_mixture(dataset)
+            ).items()
+        },
+    script:
+        "../scripts/fetch.py"
