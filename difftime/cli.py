@@ -98,7 +98,9 @@ def _expected_errors() -> tuple[type[Exception], ...]:
         "difftime.images.readers": ["BadImages"],
         "difftime.diffusion.p_noise": ["BadNoise"],
         "difftime.training.parallel": ["BadGroup"],
-        "difftime.training.train": ["Diverged", "Interrupted"],
+        "difftime.study.fingerprint": ["OtherCode"],
+        "difftime.support.signals": ["Interrupted"],
+        "difftime.training.train": ["Diverged"],
         "difftime.tables.derived": ["BadTable"],
     }.items():
         if module in sys.modules:
