@@ -48,6 +48,7 @@ from difftime.study.settings import (
     VEExponentialSettings,
     VPSettings,
 )
+from difftime.support.files import expanded
 from difftime.support.streams import stream
 from difftime.training.checkpoint import BadFile, load_tensors, load_weights, save_weights
 from difftime.training.data import ImageSample, MixtureSample, TrainingData
@@ -217,10 +218,10 @@ def read_images(settings: ImageSettings, data_dir: Path) -> ImageData:
     """The images that the settings name. Raises BadImages."""
     options: dict[str, object] = {}
     if settings.kind in ("mnist", "cifar10"):
-        options = {"data_dir": data_dir}
+        options = {"data_dir": expanded(data_dir)}
     elif settings.kind != "mnist5k":
         options = {
-            "path": Path(str(settings.path)), "channels": settings.channels, "test_share": settings.test_share
+            "path": expanded(str(settings.path)), "channels": settings.channels, "test_share": settings.test_share
         }  # fmt: skip
     return load_images(settings.kind, **options)
 
