@@ -378,6 +378,16 @@ class SubVPSettings(_LinearBeta, _Diffusion):
     kind: Literal["sub-vp"] = "sub-vp"
 
 
+class TabulatedSettings(_Diffusion):
+    """Variance preserving, with the noise levels of a model that steps from index to index; t = (index + 1)/steps."""
+
+    kind: Literal["tabulated"] = "tabulated"
+    schedule: Literal["linear", "scaled-linear", "cosine"] = Field(
+        default="cosine", description="beta as for DDPM, its square root as for latent diffusion, or alpha² as a cosine"
+    )
+    steps: AtLeast2 = 1000
+
+
 class VEExponentialSettings(_Diffusion):
     """Variance exploding with g(t) = base^t, hence sigma_t² = (base^{2t} - 1) / (2 ln base)."""
 
@@ -419,7 +429,7 @@ def _of_kind(default: str) -> BeforeValidator:
 
 
 SDESettings = Annotated[
-    VPSettings | SubVPSettings | VEExponentialSettings | VEGeometricSettings,
+    VPSettings | SubVPSettings | TabulatedSettings | VEExponentialSettings | VEGeometricSettings,
     Field(discriminator="kind"),
     WrapValidator(_without_tag),
 ]
