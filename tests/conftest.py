@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 SDES = {
     "vp": VP(),
     "sub-vp": SubVP(),
-    "tabulated": Tabulated.linear(20, 0.005, 0.6),
+    "tabulated": Tabulated.linear(100, 0.001, 0.12),
     "ve-exponential": VE.exponential(25.0),
     "ve-from-zero": VE(0.01, 50.0, from_zero=True),
     "ve-from-sigma-min": VE(0.01, 50.0, from_zero=False),

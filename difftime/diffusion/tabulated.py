@@ -95,12 +95,16 @@ class Tabulated(VariancePreserving):
     def _pieces(self) -> tuple[Tensor, Tensor, Tensor]:
         """beta, its slope and B at the start of each piece, [2N + 1]; the last piece has no end.
 
-        A step of the table is two pieces. beta at its ends is the harmonic mean of the mean beta of the two steps that
-        meet there, so that beta at its middle, which B then determines, is positive too (Schumaker, 1983).
+        A step of the table is two pieces, at whose ends beta is half the sum of the mean beta of the two steps that
+        meet there, so that beta is a straight line where the table's is. B determines beta at the middle of the step.
+        It is positive because the ends stay between ½ and 3/2 of the mean.
         """
         B = torch.tensor((0.0, *self.integrals), dtype=torch.float64)
         mean = B.diff() * len(self.integrals)
-        ends = torch.cat([mean[:1], 2 / (1 / mean[1:] + 1 / mean[:-1]), mean[-1:]])
+        slope = mean.diff() if len(mean) > 1 else torch.zeros_like(mean)
+        before, after = torch.cat([mean[:1], mean]), torch.cat([mean, mean[-1:]])
+        ends = before + 0.5 * torch.cat([-slope[:1], mean.diff(), slope[-1:]])
+        ends = torch.minimum(ends.clamp(min=0.5 * torch.minimum(before, after)), 1.5 * torch.minimum(before, after))
         middle = 2 * mean - 0.5 * (ends[1:] + ends[:-1])
         beta = torch.cat([torch.stack([ends[:-1], middle], 1).flatten(), ends[-1:]])
         half = 0.5 / len(self.integrals)
