@@ -229,3 +229,9 @@ def test_the_package_imports_itself_only_in_the_form_that_is_followed(module: Pa
             assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in names)
         if isinstance(node, ast.Import):
             assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "difftime"]
+
+
+def test_what_standard_deviations_mean_is_in_the_code_of_every_command(package: Path) -> None:
+    """The settings have no arithmetic, as they are in no fingerprint."""
+    found = changed(package / "diffusion" / "mixture.py", "std[i] ** 2", "std[i] ** 3")
+    assert found >= {f"study.commands.{verb}" for verb in VERBS}
