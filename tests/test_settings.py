@@ -208,6 +208,8 @@ FAULTY: list[tuple[dict[str, Any], list[str]]] = [
     ({"figures.skip": ["fig1", "fig1"]}, ["figures.skip[1]"]),
     ({"figures.draw": ["fig1"]}, ["figures.draw"]),
     ({"optimum.loss": -0.1}, ["optimum.loss"]),
+    ({"elbo.times": 5000}, ["elbo.times", "elbo.times"]),
+    ({"datasets.mnist5k.measurements": {"elbo": {"times": 20_000}}}, ["elbo.times"]),
     ({"datasets.toy.measurements": {"elbo": {"pairs": 3}}}, ["datasets.toy.measurements.elbo.pairs"]),
     ({"datasets.mnist5k.measurements": {"samples": {"bins": 3}}}, ["datasets.mnist5k.measurements.samples.bins"]),
     ({"results": "-out"}, ["results"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,13 @@ def _writable(path: str) -> str:
 
 
 Folder = Annotated[HomePath, AfterValidator(_folder)]
+
+
+def _first_times(blocks: Iterable[Block], sdes: Mapping[str, Any]) -> set[tuple[str, str, float]]:
+    """Data set, SDE and smallest T of the blocks whose ELBO is measured."""
+    measured = [block for block in blocks if "elbo" in block.measure]
+    pairs = [(pair, min(block.T)) for block in measured for pair in itertools.product(block.dataset, block.sde)]
+    return {(dataset, sde, T) for (dataset, sde), T in pairs if sde in sdes}
 
 
 class Study(Settings):
@@ -110,6 +118,20 @@ class Study(Settings):
                     faults.append(fault(f"{text}; change one of the two", [dataset, net], (i,)))
         refuse(faults)
         return blocks
+
+    @field_validator("elbo")
+    @classmethod
+    def _running_past_epsilon(cls, elbo: ElboSettings, info: Info) -> ElboSettings:
+        """The first time of every running ELBO lies behind the beginning of its integral."""
+        faults = []
+        for dataset, sde, T in _first_times(info.data.get("study", ()), info.data.get("sdes", {})):
+            own = getattr(info.data.get("datasets", {}).get(dataset), "measurements", None)
+            times = {"times": elbo.times} | (own.elbo.model_dump(exclude_unset=True) if own else {})
+            if (first := T / times["times"]) <= info.data["sdes"][sde].epsilon:
+                text = f"asks {dataset} for the ELBO at {first:g}, not above the epsilon of sde {sde}; take fewer times"
+                faults.append(fault(text, times["times"], ("times",)))
+        refuse(faults)
+        return elbo
 
     def grid(self) -> list[tuple[dict[str, str], Block]]:
         """Every cell's key columns and the block it is from."""
