@@ -32,7 +32,7 @@ from difftime.study.commands.common import (
     write_tables,
 )
 from difftime.study.fingerprint import fingerprint
-from difftime.study.settings import BadSettings, Cell, ElboSettings
+from difftime.study.settings import BadSettings, Cell, ImageElboSettings, MixtureElboSettings
 from difftime.support.files import discard
 from difftime.support.progress import Progress, Watched
 from difftime.tables.schema import Row, filled
@@ -49,7 +49,12 @@ OF_IMAGE = ("elbo", "prior", "I", "decoder", "elbo_x0")
 
 
 def run(
-    folder: Path, settings: ElboSettings, p_noise: Sequence[str], *, data_dir: Path, group: Group = ALONE
+    folder: Path,
+    settings: MixtureElboSettings | ImageElboSettings,
+    p_noise: Sequence[str],
+    *,
+    data_dir: Path,
+    group: Group = ALONE,
 ) -> Work | None:
     """Read the trained cell in `folder`; write elbo.parquet, and elbo_units.parquet of images.
 
@@ -58,12 +63,14 @@ def run(
     """
     cell, problem = open_cell(folder, data_dir)
     if isinstance(problem, MixtureProblem):
+        assert isinstance(settings, MixtureElboSettings)
         return _of_density(folder, cell, problem, settings, p_noise)
+    assert isinstance(settings, ImageElboSettings)
     return _of_images(folder, cell, problem, settings, p_noise, group)
 
 
 def _of_density(
-    folder: Path, cell: Cell, problem: MixtureProblem, settings: ElboSettings, p_noise: Sequence[str]
+    folder: Path, cell: Cell, problem: MixtureProblem, settings: MixtureElboSettings, p_noise: Sequence[str]
 ) -> Work:
     """The ELBO against the exact score: Eq. 11, as its terms have the smaller error; Eq. 4 is the check."""
     start = time.monotonic()
@@ -99,12 +106,13 @@ def _of_density(
     return Work(time.monotonic() - start, None)
 
 
-def _times(cell: Cell, problem: Problem, settings: ElboSettings) -> Float[Tensor, " times"]:
+def _times(cell: Cell, problem: Problem, settings: MixtureElboSettings | ImageElboSettings) -> Float[Tensor, " times"]:
     """The times of the running ELBO, up to the T of the cell. Raises BadSettings if epsilon is not before them."""
     times = problem.T * (torch.arange(1, settings.times + 1, dtype=torch.float64) / settings.times)
     if times[0] <= problem.epsilon:
         raise BadSettings(
-            f"{cell.name} is asked for the ELBO at {times[0]:g}, not above epsilon, {problem.epsilon:g}: lower elbo.times."
+            f"{cell.name} is asked for the ELBO at {times[0]:g}, not above epsilon, {problem.epsilon:g}: "
+            "lower elbo.times."
         )
     return times
 
@@ -163,7 +171,7 @@ def _made_with(cell: Cell, epsilon: float) -> Row:
 
 
 def _of_images(
-    folder: Path, cell: Cell, problem: ImageProblem, settings: ElboSettings, p_noise: Sequence[str], group: Group
+    folder: Path, cell: Cell, problem: ImageProblem, settings: ImageElboSettings, p_noise: Sequence[str], group: Group
 ) -> Work | None:
     """The ELBO of the test images by Eq. 4, and the bracket of the KL from the training images."""
     noises, d = p_noises(problem, p_noise, folder), problem.images.d
@@ -212,7 +220,7 @@ def _of_images(
 
 
 def _terms(
-    folder: Path, problem: ImageProblem, noises: Sequence[Noise], settings: ElboSettings, streams: str,
+    folder: Path, problem: ImageProblem, noises: Sequence[Noise], settings: ImageElboSettings, streams: str,
     images: Tensor, p_noise: Sequence[str], group: Group,
 ) -> tuple[ImageElbo, float]:  # fmt: skip
     """The terms of all images and the seconds that they took, saved when a batch of every process is done."""
