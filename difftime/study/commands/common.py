@@ -19,8 +19,10 @@ from torch import Tensor
 from difftime.images.pixels import scaled
 from difftime.images.readers import ImageData
 from difftime.study.cell import WEIGHTS, ImageProblem, MixtureProblem, build, noise_file
+from difftime.study.registry import MEASUREMENTS
 from difftime.study.settings import FITTED, BadSettings, Cell, Settings, read_cell
 from difftime.support.streams import stream
+from difftime.tables.schema import Row, write_rows
 from difftime.training.checkpoint import BadFile, load_resume
 from difftime.training.parallel import ALONE, Group
 
@@ -138,6 +140,13 @@ def resumed(path: Path, identity: Mapping[str, str]) -> tuple[list[dict[str, Ten
 def keys(cell: Cell) -> dict[str, object]:
     """The key columns that every table begins with."""
     return cell.keys | {"T": cell.T}
+
+
+def write_tables(folder: Path, measurement: str, rows: Mapping[str, Sequence[Row]]) -> None:
+    """Write every table of a measurement into a cell's folder; those that its kind of data has no rows of are empty."""
+    made = MEASUREMENTS[measurement]
+    for table in reversed((*made.tables, *made.units)):
+        write_rows(folder / f"{table}.parquet", table, rows.get(table, ()))
 
 
 def finite(value: Tensor | float) -> float | None:

@@ -27,12 +27,13 @@ from difftime.study.commands.common import (
     memory_for,
     open_cell,
     resumed,
+    write_tables,
 )
 from difftime.study.fingerprint import fingerprint
 from difftime.study.settings import Cell, ElboSettings
 from difftime.support.files import discard
 from difftime.support.progress import Progress, Watched
-from difftime.tables.schema import Row, filled, write_rows
+from difftime.tables.schema import Row, filled
 from difftime.training.checkpoint import save_resume
 from difftime.training.parallel import ALONE, Group
 
@@ -84,7 +85,7 @@ def _of_density(
                 "entropy_se": ends.entropy_se, "log_p_data": log_p_data, "log_p_data_se": log_p_data_se,
                 "residual": finite(eq4 - elbo),
             }))  # fmt: skip
-    write_rows(folder / "elbo.parquet", "elbo", rows)
+    write_tables(folder, "elbo", {"elbo": rows})
     log.info("ELBO taken apart at %d times: %s", settings.time_steps, folder / "elbo.parquet")
     return Work(time.monotonic() - start, None)
 
@@ -127,8 +128,7 @@ def _of_images(
                 | {quantity: finite(values[quantity][k]) for quantity in OF_IMAGE}
                 for k, image in enumerate(part.tolist())
             ]  # fmt: skip
-    write_rows(folder / "elbo_units.parquet", "elbo_units", single)
-    write_rows(folder / "elbo.parquet", "elbo", rows)
+    write_tables(folder, "elbo", {"elbo": rows, "elbo_units": single})
     discard(folder / RESUME)
     log.info("ELBO of %d images taken apart: %s", len(part), folder / "elbo.parquet")
     return Work(seconds, cell.seeds * len(part) / seconds)

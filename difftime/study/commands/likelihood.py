@@ -33,13 +33,14 @@ from difftime.study.commands.common import (
     memory_for,
     open_cell,
     resumed,
+    write_tables,
 )
 from difftime.study.fingerprint import fingerprint
 from difftime.study.settings import Cell, LikelihoodSettings
 from difftime.support.files import discard
 from difftime.support.progress import Progress, Watched
 from difftime.support.streams import stream
-from difftime.tables.schema import Row, filled, write_rows
+from difftime.tables.schema import Row, filled
 from difftime.training.checkpoint import save_resume
 from difftime.training.parallel import ALONE, Group
 
@@ -93,7 +94,7 @@ def _of_density(
         for i, name in enumerate(p_noise)
         for seed in range(cell.seeds)
     ]  # fmt: skip
-    write_rows(folder / "likelihood.parquet", "likelihood", rows)
+    write_tables(folder, "likelihood", {"likelihood": rows})
     log.info(
         "Likelihood of %d points per seed, NFE %s: %s", settings.points, ode.nfe.tolist(), folder / "likelihood.parquet"
     )
@@ -230,5 +231,4 @@ def _write(
                     strict=True,
                 )
             ]  # fmt: skip
-    write_rows(folder / "likelihood_units.parquet", "likelihood_units", single)
-    write_rows(folder / "likelihood.parquet", "likelihood", rows)
+    write_tables(folder, "likelihood", {"likelihood": rows, "likelihood_units": single})

@@ -27,13 +27,11 @@ from difftime.measures.quality import (
 )
 from difftime.measures.samplers import reverse_ode, reverse_sde
 from difftime.study.cell import ImageProblem, MixtureProblem, p_noises
-from difftime.study.commands.common import Work, finite, keys, log, memory_for, open_cell
+from difftime.study.commands.common import Work, finite, keys, log, memory_for, open_cell, write_tables
 from difftime.study.settings import Cell, SampleSettings
 from difftime.support.progress import Watched
 from difftime.support.streams import stream
-from difftime.tables.schema import Row, filled, write_rows
-
-OF_DENSITY = ("samples", "modes", "histogram")
+from difftime.tables.schema import Row, filled
 
 
 def run(folder: Path, settings: SampleSettings, p_noise: Sequence[str], *, data_dir: Path) -> Work:
@@ -55,8 +53,7 @@ def _of_density(
         for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True)
         for sampler in ("sde", "ode")
     ]
-    for table in OF_DENSITY:
-        write_rows(folder / f"{table}.parquet", table, [row for part in parts for row in part[table]])
+    write_tables(folder, "samples", {table: [row for part in parts for row in part[table]] for table in parts[0]})
     log.info("%d samples per seed, sampler and p_noise: %s", settings.points, folder / "samples.parquet")
 
 
@@ -174,8 +171,7 @@ def _of_images(
             whole = unknown[seed] == 0
             distance = _distance(images, bool(whole.all()), test, problem.seeds[seed])
             quality.append(filled("samples", key | measured | distance | {"finite": whole.double().mean().item()}))
-    write_rows(folder / "images.parquet", "images", rows)
-    write_rows(folder / "samples.parquet", "samples", quality)
+    write_tables(folder, "samples", {"samples": quality, "images": rows})
     log.info("%d images drawn in %d steps: %s", settings.images, steps, folder / "images.parquet")
 
 
