@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -724,24 +723,6 @@ def cell_name(keys: dict[str, str]) -> str:
 def family(data: MixtureSettings | ImageSettings) -> Family:
     """How data of these settings are measured."""
     return "mixture" if isinstance(data, MixtureSettings) else "images"
-
-
-def listing(data: MixtureSettings | ImageSettings) -> str:
-    """What a cheap look says of a user's own images: other names, sizes or checksums under one path are other data.
-
-    An .npz holds a checksum of every array; of a folder's files only the sizes are looked at. Times of change do not
-    count. What this does not see, the weights' own digest of the pixels does.
-    """
-    if not isinstance(data, ImageSettings) or data.path is None:
-        return ""
-    top = Path(data.path)
-    if zipfile.is_zipfile(top):
-        with zipfile.ZipFile(top) as archive:
-            seen = [(one.filename, one.file_size, one.CRC) for one in archive.infolist()]
-    else:
-        files = sorted(path for path in top.rglob("*") if path.is_file())
-        seen = [(str(path.relative_to(top)), path.stat().st_size, 0) for path in files]
-    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
 def what_it_is(data: MixtureSettings | ImageSettings) -> dict[str, Any]:

@@ -21,14 +21,15 @@ from difftime.study.settings import (
     cell_name,
     decisions,
     family,
-    listing,
     read_study,
     refined_lines,
     refuse_repeated_keys,
     round_name,
     what_it_is,
 )
+from difftime.images.listing import listing
 from difftime.study.fingerprint import fingerprint
+from difftime.support.files import expanded
 
 min_version("9.15")
 # a DAG of thousands of jobs is millions of objects that live to the end: looking for garbage among them takes its time
@@ -171,7 +172,8 @@ def image_needs(wildcards):
 
 
 def image_files(wildcards):
-    return listing(STUDY.datasets[wildcards.dataset])
+    path = STUDY.datasets[wildcards.dataset].path
+    return listing(expanded(path)) if path else ""
 
 
 def images_of(wildcards):
