@@ -103,7 +103,7 @@ def sde_title(sde: str) -> str:
 
 @contextmanager
 def context(settings: FigureSettings) -> Iterator[None]:
-    """matplotlib's defaults for as long as one figure is drawn and saved."""
+    """matplotlib's own defaults and ours for as long as one figure is drawn and saved, whatever a matplotlibrc says."""
     size = settings.font_size
     sizes: dict[Any, Any] = {
         "font.size": size, "axes.labelsize": size, "axes.titlesize": size, "legend.fontsize": size - 1,
@@ -119,7 +119,9 @@ def context(settings: FigureSettings) -> Iterator[None]:
         "font.family": ["DejaVu Sans"], "mathtext.fontset": "dejavusans", "axes.labelcolor": INK, "text.color": INK,
         "axes.grid": True, "grid.color": "#ebebeb", "grid.linewidth": 0.5, "axes.axisbelow": True,
     }  # fmt: skip
-    with matplotlib.rc_context({**seaborn.axes_style("ticks"), **sizes, **lines, **written}):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**seaborn.axes_style("ticks"), **sizes, **lines, **written})
         yield
 
 
