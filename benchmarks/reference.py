@@ -38,7 +38,7 @@ def train(
         t = epsilon + (T - epsilon) * torch.rand(batch)
         alpha, sigma = _marginal(t)
         z = torch.randn_like(x0)
-        loss = (net(alpha * x0 + sigma * z, t) - z).square().flatten(1).sum(1).mean()
+        loss = (net(alpha * x0 + sigma * z, t) - z).square().mean()
         adam.zero_grad()
         loss.backward()
         for group in adam.param_groups:

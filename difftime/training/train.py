@@ -41,7 +41,8 @@ class Recipe:
     `weighting`: "likelihood" weighs the squared score error with g² (Eq. 3 itself); "noise" weighs the squared error
     of the predicted noise with 1 (the default of Song et al., 2021c). `time_sampling`: t is drawn uniformly on
     [epsilon, T], or uniformly in lambda = log(sigma²/alpha²); the loss is the same integral over t in both cases.
-    The learning rate grows linearly over the first `warmup` steps; gradients are clipped to the norm `clip`, per seed.
+    The optimiser sees the loss per dimension and unit of time. Its gradient is clipped to the norm `clip`, per seed, so
+    `clip` means the same at every T and for every D. The learning rate grows linearly over the first `warmup` steps.
     The random numbers of `block` steps are drawn together, and a resume state is always taken between blocks.
     """
 
@@ -80,7 +81,10 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class _Batches:
-    """A block of steps: what the network sees, its times, what it should output, and the weight in the loss."""
+    """A block of steps: what the network sees, its times, what it should output, and the weight in the loss.
+
+    The mean of weight · ||output - target||² is Eq. 3 per unit of time, i.e. divided by T - epsilon.
+    """
 
     inputs: Float[Tensor, "block seeds batch d"]
     t: Float[Tensor, "block seeds batch"]
@@ -89,16 +93,16 @@ class _Batches:
 
 
 def _times(u: Tensor, sde: SDE, T: float, epsilon: float, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Times from uniform `u`, and the weight with which the mean of ||z_hat - z||² is the loss, an integral over t."""
+    """Times from uniform `u`, and the weight with which the mean of ||z_hat - z||² is the loss per unit of time."""
     if recipe.time_sampling == "uniform":
         t = epsilon + (T - epsilon) * u
-        inverse_density = torch.full_like(t, T - epsilon)
+        weight = torch.ones_like(t)
     else:
         start, stop = sde.noise_level(torch.tensor([epsilon, T], dtype=torch.float64))
         t = sde.time(start + (stop - start) * u)
-        inverse_density = (stop - start) * sde.variance(t) / sde.diffusion_squared(t)
+        weight = (stop - start) / (T - epsilon) * sde.variance(t) / sde.diffusion_squared(t)
     likelihood = sde.diffusion_squared(t) / sde.variance(t)
-    return t, inverse_density * (likelihood if recipe.weighting == "likelihood" else 1.0)
+    return t, weight * (likelihood if recipe.weighting == "likelihood" else 1.0)
 
 
 def _draw(
@@ -250,15 +254,15 @@ def train(
     """Minimise Eq. 3 for the models of `score.net`, one per seed, on the device they and `data` are on.
 
     `name` is the cell's for messages, `cell` the digest of all that determines the result. With `resume`, the state is
-    saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed is the mean over its batch; for the
-    likelihood weighting it estimates twice I of Eq. 6, in nats per data point. Raises Diverged, or Interrupted on
-    SIGTERM.
+    saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed that is reported is Eq. 3, the mean over
+    its batch; for the likelihood weighting it estimates twice I of Eq. 6, in nats per data point. The optimiser sees it
+    divided by d (T - epsilon). Raises Diverged, or Interrupted on SIGTERM.
 
     The processes of `group` take equal shares of every batch. All have the same weights, the first one saves the state,
     and each has its own dropout.
     """
     run, share = _Run(score, recipe, cell, resume, group), group.share(recipe.batch)
-    blocks = math.ceil(recipe.steps / recipe.block)
+    blocks, reported = math.ceil(recipe.steps / recipe.block), data.d * (T - epsilon)
     progress = Progress(
         f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps),
         inside=(data.unit, len(seeds) * recipe.batch),
@@ -273,7 +277,7 @@ def train(
             losses = []
             # dropout draws from PyTorch's own generator
             torch.manual_seed(stream(*seeds, "dropout", run.block, *own).initial_seed())
-            scale = 2 / batches.weight.shape[-1] * batches.weight.unsqueeze(-1)
+            scale = 2 / (batches.weight.shape[-1] * data.d) * batches.weight.unsqueeze(-1)
             numbers = range(first, min(first + recipe.block, recipe.steps))
             for number, x, t, target, factor in zip(
                 numbers, batches.inputs, batches.t, batches.target, scale, strict=False
@@ -281,7 +285,7 @@ def train(
                 output, gradients = group.pullback(net, x, t)
                 error = output - target
                 slope = factor * error
-                losses.append(0.5 * (slope * error).sum((1, 2)))
+                losses.append(0.5 * reported * (slope * error).sum((1, 2)))
                 run.step(number, gradients(slope))
             of_block = group.mean(torch.stack(losses).cpu())
             _check(of_block, first, run.losses, name)
