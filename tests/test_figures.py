@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -867,3 +868,48 @@ def test_tradeoff_leaves_a_panel_empty_where_nothing_is_measured() -> None:
 def test_tradeoff_of_a_study_without_any_cost_is_refused() -> None:
     with pytest.raises(tables.BadTable, match="table is empty"):
         drawn("tradeoff", tradeoff().assign(nfe=math.nan, sde_steps=math.nan))
+
+
+DRAWN = """
+import sys
+from pathlib import Path
+import numpy as np
+from difftime.figures import style
+from difftime.study.settings import FigureSettings
+with style.context(FigureSettings()):
+    figure, axes = style.panels(FigureSettings(), 1, 2, 2.0)
+    axes[0, 0].plot([0, 1], [1, 2], label="a line")
+    axes[0, 0].hist(np.arange(9))
+    axes[0, 1].imshow(np.arange(9).reshape(3, 3))
+    axes[0, 1].set_title("$T^*$")
+    style.legend(figure, 2)
+    style.save(figure, Path(sys.argv[1]))
+"""
+OWN = """
+text.usetex: True
+savefig.bbox: tight
+savefig.transparent: True
+savefig.facecolor: pink
+figure.autolayout: True
+lines.marker: o
+lines.linestyle: :
+axes.prop_cycle: cycler('color', ['red'])
+axes.formatter.use_locale: True
+hist.bins: 3
+image.cmap: jet
+image.origin: lower
+path.sketch: 1, 100, 2
+legend.fancybox: False
+pdf.compression: 0
+"""
+
+
+def test_a_users_matplotlibrc_changes_no_figure(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text(OWN)
+    for name, extra in (("plain", {}), ("own", {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")})):
+        environment = {key: value for key, value in os.environ.items() if key != "MATPLOTLIBRC"} | extra
+        command = [sys.executable, "-c", DRAWN, str(tmp_path / f"{name}.pdf")]
+        subprocess.run(command, env=environment, cwd=Path(style.__file__).parents[2], check=True)
+    for ending in (".png", ".pdf"):
+        one, other = ((tmp_path / f"{name}{ending}").read_bytes() for name in ("plain", "own"))
+        assert one == other
