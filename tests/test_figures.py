@@ -25,27 +25,27 @@ from scipy.stats import norm
 
 from difftime import figures
 from difftime.figures import sensitivity, style
-from difftime.figures.learning import POINTS, smoothed
+from difftime.figures.fig3 import by_parameters
+from difftime.figures.fig4 import times
+from difftime.figures.images import COUNT
+from difftime.figures.learning import STRETCHES, smoothed
+from difftime.figures.settings import FigureSettings
 from difftime.figures.table1 import PAPER, RISE
-from difftime.study.settings import FIGURE_TABLE, IMAGE_FIGURES, FigureSettings
-from difftime.tables import derived as tables
-from difftime.tables.published import T_STAR, TABLE1
+from difftime.study.registry import FIGURES as REGISTRY
+from difftime.tables import parquet
+from difftime.tables.published import T_STAR
 from difftime.tables.schema import TABLES
+from tests.builders import Row, frame
 
 REPORT = Path(__file__).parent.parent / "workflow" / "report"
 SDES, TIMES, SEEDS = ("vp", "ve"), (0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0), 4
-NETS = {"mlp-16x1": 1.3, "mlp-32x2": 1.0, "mlp-64x3": 0.8}
-SETTINGS = FigureSettings()
+KINDS = {"vp": "vp", "ve": "ve-exponential", "fast": "vp", "sub-vp": "sub-vp", "ve-2": "ve-geometric"}
+SETTINGS = FigureSettings(sdes=KINDS, kind="mixture", paper_data=True)
+OF_IMAGES = FigureSettings(sdes=KINDS, kind="mnist")
+NETS = {"mlp-64x3": 0.8, "mlp-16x1": 1.3, "mlp-32x2": 1.0}
+SIZES = {"mlp-16x1": 65, "mlp-32x2": 1185, "mlp-64x3": 8577}
 CEILING = -0.852
-DEFAULTS = {"string": "none", "float64": 0.0, "int64": 1, "bool": True, "binary": b""}
-Row = dict[str, Any]
-
-
-def table(name: str, rows: list[Row]) -> pd.DataFrame:
-    """A valid table from rows that say only what matters."""
-    filled = {c.name: DEFAULTS[c.type] for c in TABLES[name]}
-    frame = pd.DataFrame([filled | row for row in rows], columns=list(filled))
-    return tables.check(frame, name, f"the synthetic {name}")
+STARTS = ("standard", "matched")
 
 
 def noise(*key: Any) -> float:
@@ -62,7 +62,7 @@ def gap(net: str, T: float, seed: int = 0) -> float:
 
 
 def cells(**options: Any) -> list[Row]:
-    keys = {"dataset": ("toy",), "sde": SDES, "net": ("mlp-32x2",), "T": TIMES, "p_noise": ("standard", "matched")}
+    keys = {"dataset": ("toy",), "sde": SDES, "net": ("mlp-32x2",), "T": TIMES, "p_noise": STARTS}
     keys |= options
     return [dict(zip(keys, values, strict=True)) for values in product(*keys.values())]
 
@@ -76,16 +76,21 @@ def samples() -> pd.DataFrame:
         rows.append(
             cell
             | {
-                "points": 4096, "log_p_data_median": median, "log_p_data_q025": 1.6 * median - 15 * (1 + T**2),
-                "log_p_data_q975": 0.1 + 0.05 * jitter, "finite": 1.0, "wasserstein1": wrong * math.exp(jitter),
-                "wasserstein1_floor": 0.024, "share_first": 0.3 - 0.1 * math.exp(-T) + 0.2 * jitter,
-                "share_first_p_data": 0.3,
+                "units": 4096, "nfe": math.ceil(500 * T) if cell["sampler"] == "sde" else 100 + 60 * T // 1 + seed_of(cell),
+                "log_p_data_median": median, "log_p_data_median_p_data": -0.7,
+                "log_p_data_q025": 1.6 * median - 15 * (1 + T**2), "log_p_data_q975": 0.1 + 0.05 * jitter,
+                "finite": 1.0, "wasserstein1": wrong * math.exp(jitter), "wasserstein1_floor": 0.024,
+                "share_first": 0.3 - 0.1 * math.exp(-T) + 0.2 * jitter, "share_first_p_data": 0.3,
             }
         )  # fmt: skip
-    return table("samples", rows)
+    return frame("samples", rows)
 
 
-def _lines(net: str, sde: str, T: float) -> dict[str, float]:
+def seed_of(cell: Row) -> int:
+    return 6 * cell["seed"]
+
+
+def _quantities(net: str, sde: str, T: float) -> dict[str, float]:
     """The quantities of the summary at one T."""
     loss, mean = kl(sde, T), float(np.mean([gap(net, T, seed) for seed in range(SEEDS)]))
     elbo = CEILING - loss - mean
@@ -98,33 +103,35 @@ def _lines(net: str, sde: str, T: float) -> dict[str, float]:
 def summary() -> pd.DataFrame:
     rows = []
     for cell in cells(net=tuple(NETS)):
-        best = {"T_star": 0.62, "T_star_low": 0.55, "T_star_high": 0.74}
-        for quantity, mean in _lines(cell["net"], cell["sde"], cell["T"]).items():
+        best = {"T_star": 0.62, "T_star_low": 0.55, "T_star_high": 0.74, "parameters": SIZES[cell["net"]]}
+        for quantity, mean in _quantities(cell["net"], cell["sde"], cell["T"]).items():
             se = 0.0 if quantity in ("kl", "log_p_data") else 0.05
             row = {"quantity": quantity, "unit": "nats", "mean": mean, "se": se, "seeds": SEEDS, "finite": SEEDS}
             rows.append(cell | best | row)
-    return table("summary", rows)
+    return frame("summary", rows)
+
+
+def summary_of_images() -> pd.DataFrame:
+    rows = []
+    for cell in image_cells(p_noise=("standard", "matched", "full")):
+        best = {"T_star": 0.5, "T_star_low": 0.4, "T_star_high": 0.6, "parameters": 186_000, "se": 0.03}
+        start = {"standard": 0.7, "matched": 0.5, "full": 0.05}[cell["p_noise"]]
+        bits = 1.6 + start * math.exp(-9 * (cell["T"] - 0.2)) + 0.1 * cell["T"]
+        study = {"quantity": "elbo_bpd", "unit": "bits per dimension", "mean": bits, "seeds": 1, "finite": 1}
+        rows.append(cell | best | study)
+    return frame("summary", rows)
 
 
 def histogram() -> pd.DataFrame:
     edges = np.linspace(-0.5, 6.0, 61)
     middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     p_data, rows = 0.3 * norm.pdf(middle, 1, 0.1) + 0.7 * norm.pdf(middle, 3, 0.5), []
-    for cell in cells(seed=range(SEEDS), T=SETTINGS.histogram_T, sampler=("sde", "ode")):
+    for cell in cells(seed=range(SEEDS), sampler=("sde", "ode")):
         noisy = p_data * (1 + 0.1 * np.cos(middle * (1 + cell["seed"])))
         density = 0.99 * noisy / (noisy.sum() * width)
         for left, right, mean, truth in zip(edges[:-1], edges[1:], density, p_data, strict=True):
             rows.append(cell | {"left": left, "right": right, "density": mean, "density_p_data": truth})
-    return table("histogram", rows)
-
-
-def cost() -> pd.DataFrame:
-    rows = []
-    for cell in cells(sampler=("sde", "ode")):
-        nfe = math.ceil(500 * cell["T"]) if cell["sampler"] == "sde" else 100 + 60 * cell["T"]
-        spread = 0.0 if cell["sampler"] == "sde" else 4.0
-        rows.append(cell | {"points": 4096, "seeds": SEEDS, "nfe": nfe, "nfe_se": spread, "seconds": 0.004 * nfe})
-    return table("cost", rows)
+    return frame("histogram", rows)
 
 
 def optimum() -> pd.DataFrame:
@@ -133,9 +140,10 @@ def optimum() -> pd.DataFrame:
         del cell["T"]
         T = (0.6 if cell["sde"] == "vp" else 0.8) - (0.4 if cell["p_noise"] == "matched" else 0) + 0.04 * (place % 4)
         spread = {"T_star_low": T - 0.06, "T_star_high": T + 0.1, "plateau_low": T - 0.15, "plateau_high": T + 0.2}
-        study = {"confidence": 0.95, "seeds": SEEDS, "epsilon": 1e-5, "weighting": "likelihood"}
-        rows.append(cell | {"T_star": T, "interior": cell["net"] != "fourier"} | spread | study)
-    return table("optimum", rows)
+        study = {"confidence": 0.95, "seeds": SEEDS, "epsilon": 1e-5, "weighting": "likelihood", "unit": "nats"}
+        found = {"T_star": T, "interior": cell["net"] != "fourier", "method": "trained"} | spread | study
+        rows += [cell | found, cell | found | {"method": "curve", "T_star": T + 0.03}]
+    return frame("optimum", rows)
 
 
 IMAGE_TIMES = (0.2, 0.4, 0.6, 1.0)
@@ -148,79 +156,86 @@ def image_cells(**options: Any) -> list[Row]:
 def table1() -> pd.DataFrame:
     rows = []
     for cell in image_cells():
-        T = cell["T"]
-        values = {"bpd": 1.2 + 0.5 * math.exp(-9 * T), "bpd_se": 0.01, "elbo_bpd": 1.5 + 0.2 * T, "elbo_bpd_se": 0.02}
+        T, cost = cell["T"], 1.2 + 0.5 * math.exp(-9 * cell["T"])
+        values = {"bpd": cost, "bpd_se": 0.01, "elbo_bpd": 1.5 + 0.2 * T, "elbo_bpd_se": 0.02, "against_T": 1.0}
+        values |= {"delta_bpd": cost - 1.2, "delta_bpd_se": 0.001, "delta_elbo_bpd": 0.2 * T - 0.2}
+        values |= {"delta_elbo_bpd_se": 0.002}
         bracket = {"kl_low_bpd": 0.4 * math.exp(-9 * T), "kl_high_bpd": 0.6 * math.exp(-9 * T)}
-        solver = {"nfe": 150 + 100 * T, "nfe_sd": 4.0, "batch": 50.0, "images": 100.0, "elbo_images": 100.0}
-        study = {"seeds": SEEDS, "iterations": 800, "weighting": "likelihood", "images_per_second": 99.5}
-        rows.append(cell | values | bracket | solver | study)
-    return table("table1", rows)
+        solver = {"nfe": 150 + 100 * T, "nfe_sd": 4.0, "batch": 50.0, "units": 100.0, "elbo_units": 80.0, "failed": 0.0}
+        study = {"seeds": SEEDS, "iterations": 800, "weighting": "likelihood"}
+        paper = {"paper_bpd": 1.1 + T / 10, "paper_nfe": 300.0 * T} if cell["sde"] == "vp" else {}
+        rows.append(cell | values | bracket | solver | study | paper)
+    return frame("table1", rows)
 
 
 SIZE = 4
 
 
-def image_samples() -> pd.DataFrame:
+def images() -> pd.DataFrame:
     rows = []
     for cell in image_cells(seed=range(2)):
-        for image in range(10):
-            key = (cell["sde"], cell["T"], cell["seed"], image)
+        for image in range(COUNT + 2):
+            key = (cell["sde"], cell["T"], cell["seed"], cell["p_noise"], image)
             grey = np.random.default_rng([*repr(key).encode()]).integers(256, size=SIZE * SIZE, dtype=np.uint8)
             own = {"image": image, "steps": math.ceil(500 * cell["T"]), "size": SIZE, "pixels": grey.tobytes()}
             rows.append(cell | own | {"channels": 1, "not_finite": 0})
-    return table("image_samples", rows)
+    return frame("images", rows)
 
 
 def history() -> pd.DataFrame:
     rows = []
-    for cell in image_cells(seed=range(SEEDS)):
-        if cell.pop("p_noise") == "standard":
-            rows += [cell | {"step": 10 * k, "loss": (50 + cell["seed"]) / k + cell["T"]} for k in range(1, 201)]
-    return table("history", rows)
+    for cell in image_cells(seed=range(SEEDS), p_noise=("standard",)):
+        rows += [cell | {"step": 10 * k, "loss": (50 + cell["seed"]) / k + cell["T"]} for k in range(1, 201)]
+    return frame("history", rows)
 
 
-def scout_curves() -> pd.DataFrame:
+def prediction() -> pd.DataFrame:
     rows = []
-    for cell in cells():
-        T = cell.pop("T")
-        for k, method in enumerate(("one model", "all models", "trained")):
-            best = {"T_star": 0.9 - 0.1 * k, "T_star_low": 0.8 - 0.1 * k, "T_star_high": 1.0 - 0.1 * k}
-            elbo = CEILING - kl(cell["sde"], T) - gap("mlp-32x2", T) - 0.01 * k
-            hours = {"hours": 0.1 + 0.4 * k, "grid_hours": 2.0, "hours_of": "GPU"}
-            rows.append(cell | best | hours | {"method": method, "seeds": SEEDS, "t": T, "elbo": elbo, "elbo_se": 0.02})
-    return table("scout_curves", rows)
+    for cell in cells(t=np.linspace(0.05, 2.0, 40), method=("curve",), T=(0.0,)) + cells(method=("trained",)):
+        t = cell["t"] = cell.get("t", cell["T"])
+        star = 0.8 if cell["method"] == "trained" else 0.7
+        best = {"T_star": star, "T_star_low": star - 0.1, "T_star_high": star + 0.1, "trained": "0.1, 0.6, 2"}
+        loss = kl(cell["sde"], t) * (1 if cell["p_noise"] == "standard" else 0.3)
+        elbo = CEILING - loss - 0.4 - 0.45 * t
+        rows.append(cell | best | {"unit": "nats", "elbo": elbo, "elbo_se": 0.02})
+    return frame("prediction", rows)
 
 
 def tradeoff() -> pd.DataFrame:
     rows = []
-    for cell in [*cells(net=("mlp-32x2",)), *image_cells()]:
-        T, sde, images = cell["T"], cell["sde"], cell["dataset"] == "mnist"
+    for cell in cells():
+        T, sde = cell["T"], cell["sde"]
         start = 0.4 if cell["p_noise"] == "standard" else 0.1
         nats = CEILING - start * kl(sde, T) - gap("mlp-32x2", T)
-        value = 2 - 0.1 * nats if images else nats
-        quality = {"elbo": value, "elbo_se": 0.05, "likelihood": value + 0.1, "likelihood_se": 0.05}
+        quality = {"elbo": nats, "elbo_se": 0.05, "likelihood": nats + 0.1, "likelihood_se": 0.05}
         quality |= {"distance": 0.1 - 0.05 * nats, "distance_se": 0.01, "distance_floor": 0.02}
-        cost = {"nfe": 100 + 60 * T, "sde_steps": 500.0 * T, "training_device": "CPU, 1 thread", "seeds": SEEDS}
-        verdict = {"efficient_ode": "yes" if T < 0.5 else "no", "efficient_sde": "undecided" if T < 0.5 else "no"}
-        unit = {"unit": "bits per dimension" if images else "nats"}
-        rows.append(cell | quality | cost | verdict | unit | {"training_seconds": 90.0 if images else 9.0})
-    return table("tradeoff", rows)
+        cost = {"nfe": 100 + 60 * T, "sde_steps": 500.0 * T, "seeds": SEEDS}
+        best = cell["p_noise"] == "matched" and T == 0.5
+        ring = {"cheapest_ode": best, "cheapest_sde": best and sde == "vp"}
+        rows.append(cell | quality | cost | ring | {"unit": "nats"})
+    return frame("tradeoff", rows)
 
 
 FACTORY: dict[str, Callable[[], pd.DataFrame]] = {
-    "samples": samples, "summary": summary, "histogram": histogram, "cost": cost,
-    "optimum": optimum, "scout_curves": scout_curves,
-    "table1": table1, "image_samples": image_samples, "history": history, "tradeoff": tradeoff,
+    "samples": samples, "summary": summary, "histogram": histogram, "optimum": optimum, "prediction": prediction,
+    "table1": table1, "images": images, "history": history, "tradeoff": tradeoff,
 }  # fmt: skip
-FIGURES = tuple(FIGURE_TABLE)
-TOY_FIGURES = tuple(name for name in FIGURES if name not in (*IMAGE_FIGURES, "tradeoff"))
+FIGURES = tuple(REGISTRY)
+IMAGE_FIGURES = ("table1", "images", "learning")
+TOY_FIGURES = tuple(name for name in FIGURES if name not in IMAGE_FIGURES)
 
 
-def drawn(name: str, frame: pd.DataFrame | None = None, settings: FigureSettings = SETTINGS) -> Figure:
-    """A figure from a synthetic table or from `frame`, not laid out yet."""
+def rows_of(name: str, net: str | None = "mlp-32x2") -> pd.DataFrame:
+    """The synthetic table of a figure, restricted to one network as the pipeline does."""
+    table = FACTORY[REGISTRY[name].table]()
+    return table[table.net == net] if REGISTRY[name].each_net and name not in IMAGE_FIGURES else table
+
+
+def drawn(name: str, rows: pd.DataFrame | None = None, settings: FigureSettings | None = None) -> Figure:
+    """A figure from a synthetic table or from `rows`, not laid out yet."""
+    settings = settings or (OF_IMAGES if name in IMAGE_FIGURES else SETTINGS)
     with style.context(settings):
-        frame = FACTORY[FIGURE_TABLE[name]]() if frame is None else frame
-        return import_module(f"difftime.figures.{name}").draw(frame, settings)
+        return import_module(f"difftime.figures.{name}").draw(rows_of(name) if rows is None else rows, settings)
 
 
 @pytest.fixture(scope="module")
