@@ -20,16 +20,15 @@ import typer
 from difftime import __version__
 from difftime.study.settings import (
     BadSettings,
-    ElboSettings,
     FittedName,
-    ImageNeeds,
-    ImageSettings,
-    LikelihoodSettings,
+    Measure,
     NoiseSettings,
-    SampleSettings,
-    Settings,
     Study,
+    family,
     parse,
+    read_cell,
+    read_measurement,
+    study_in,
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -75,15 +74,13 @@ def _read_json(path: Path) -> Any:
         raise BadSettings(f"{path} is not JSON ({error}). Delete it and run snakemake, which writes it anew.") from None
 
 
-def _settings_of(cell: Path, name: str, given: Path | None) -> dict[str, Any]:
-    """What a study says of one measurement of a cell, from results/settings/<data set>/<measurement>.json."""
-    path = given
-    if path is None:
-        data = cell.resolve().parents[2].name.removeprefix("dataset=")
-        path = cell.resolve().parents[4] / "settings" / data / f"{name}.json"
-        if not path.exists():
-            raise BadSettings(f"{path} does not exist. Snakemake writes it; or name another file by --settings.")
-    return dict(_read_json(path))
+def _settings_file(cell: Path, name: str) -> Path:
+    """What a study says of one measurement of a cell: results/settings/<data set>/<measurement>.json."""
+    data = cell.resolve().parents[2].name.removeprefix("dataset=")
+    path = cell.resolve().parents[4] / "settings" / data / f"{name}.json"
+    if not path.exists():
+        raise BadSettings(f"{path} does not exist. Snakemake writes it; or name another file by --settings.")
+    return path
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
@@ -97,7 +94,8 @@ def _expected_errors() -> tuple[type[Exception], ...]:
         "difftime.tables.parquet": ["BadTable"],
         "difftime.training.checkpoint": ["BadFile"],
         "difftime.training.parallel": ["BadGroup"],
-        "difftime.training.train": ["Diverged", "Interrupted"],
+        "difftime.support.signals": ["Interrupted"],
+        "difftime.training.train": ["Diverged"],
     }.items():
         if module in sys.modules:
             expected += [getattr(sys.modules[module], name) for name in names]
@@ -156,33 +154,16 @@ def _use(command: str, planned: str | None, threads: int, gpus: int | None = 0) 
         launch(gpus)
 
 
-def _measure(
-    run: Callable[..., Any], cell: Path, command: str, kind: type[Settings], given: Path | None, **options: Any
-) -> None:
+def _measure(run: Callable[..., Any], cell: Path, name: Measure, given: Path | None, **options: Any) -> None:
     """Run a command that measures a trained cell, and leave a record of the run."""
     from difftime.study.runs import recorded
 
-    plain = _settings_of(cell, command, given)
-    p_noise = plain.pop("p_noise", ["standard"])
-    settings = parse(kind, plain, str(given or f"settings of {command}"))
+    kind = family(read_cell(cell / "cell.json").data.kind)
+    how = read_measurement(given or _settings_file(cell, name), kind, name)
     threads = options.pop("threads")
-    said = {name: value if name == "group" else str(value) for name, value in options.items()}
-    with recorded(cell, command, settings, p_noise=p_noise, threads=threads, **said) as did:
-        did(run(cell, settings, p_noise, **options))
-
-
-@_command
-def fetch(
-    settings: Annotated[Path, typer.Option(help="JSON: what images these are, and what a study needs of them")],
-    output: Output,
-    data_dir: DataDir = DATA,
-) -> None:
-    """Read the images of a data set, downloading them if they are absent: -> a file that says what they are."""
-    from difftime.study.commands.fetch import run
-
-    plain = dict(_read_json(settings))
-    needs = parse(ImageNeeds, plain.pop("needs", {}), str(settings))
-    run(parse(ImageSettings, plain.pop("images"), str(settings)), needs, output, data_dir=data_dir)
+    said = {key: value if key == "group" else str(value) for key, value in options.items()}
+    with recorded(cell, name, how.settings, p_noise=how.p_noise, threads=threads, **said) as did:
+        did(run(cell, how.settings, how.p_noise, **options))
 
 
 @_command
@@ -220,7 +201,7 @@ def fit_noise(
     from difftime.study.runs import recorded
 
     name = f"noise_{p_noise}"
-    own = getattr(parse(NoiseSettings, {p_noise: _settings_of(cell, name, settings)}, name), p_noise)
+    own = getattr(parse(NoiseSettings, {p_noise: _read_json(settings or _settings_file(cell, name))}, name), p_noise)
     with recorded(cell, name, own, data_dir=str(data_dir), threads=threads):
         run(cell, own, p_noise, data_dir=data_dir)
 
@@ -240,7 +221,7 @@ def elbo(
     from difftime.training.parallel import joined
 
     with joined() as group:
-        _measure(run, cell, "elbo", ElboSettings, settings, threads=threads, data_dir=data_dir, group=group)
+        _measure(run, cell, "elbo", settings, threads=threads, data_dir=data_dir, group=group)
 
 
 @_command
@@ -258,7 +239,7 @@ def likelihood(
     from difftime.training.parallel import joined
 
     with joined() as group:
-        _measure(run, cell, "likelihood", LikelihoodSettings, settings, threads=threads, data_dir=data_dir, group=group)
+        _measure(run, cell, "likelihood", settings, threads=threads, data_dir=data_dir, group=group)
 
 
 @_command
@@ -274,7 +255,7 @@ def samples(
     _use("samples", planned, threads, gpus)
     from difftime.study.commands.samples import run
 
-    _measure(run, cell, "samples", SampleSettings, settings, threads=threads, data_dir=data_dir)
+    _measure(run, cell, "samples", settings, threads=threads, data_dir=data_dir)
 
 
 @_command
@@ -293,7 +274,7 @@ def collect(
 
     if partial and output.resolve().parent == (results / "tables").resolve():
         raise BadSettings(f"{output} is where the whole study's table belongs. Give a partial one another folder.")
-    there, missing = collecting.parts(collecting.grid(results), results, table)
+    there, missing = collecting.parts(study_in(results), results, table)
     collecting.save_collected(there if partial else there + missing, table, output)
     if partial:
         collecting.save_missing(missing, output.with_name(f"{output.stem}-missing.parquet"))

@@ -193,7 +193,7 @@ def test_line_ends_of_another_system_change_nothing(package: Path) -> None:
 
 
 def test_a_job_runs_the_code_it_was_planned_with(package: Path) -> None:
-    source.require(source.fingerprint("study.commands.train"), "verbs.train")
+    source.require(source.fingerprint("study.commands.train"), "study.commands.train")
 
 
 def test_a_job_whose_code_was_edited_since_it_was_planned_refuses(package: Path) -> None:

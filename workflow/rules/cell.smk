@@ -6,7 +6,10 @@ rule study:
     conda:
         "../../environment.yml"
     params:
-        study=STUDY.grid().canonical(),
+        **{
+            key: f"{name} = {value}"
+            for key, (name, value) in enumerated(flat(plain_study(STUDY))).items()
+        },
     script:
         "../scripts/study.py"
 
@@ -19,12 +22,10 @@ rule cell:
     conda:
         "../../environment.yml"
     params:
-        **{
-            key: parameter(of_cell, name)
-            for key, name in each(
-                cell_settings(**keys) for keys in STUDY.cells()
-            ).items()
-        },
+        **parameters(
+            of_cell,
+            (cell_settings(**keys) for keys, _ in STUDY.grid()),
+        ),
     script:
         "../scripts/settings.py"
 
@@ -37,14 +38,14 @@ rule settings:
     conda:
         "../../environment.yml"
     params:
-        **{
-            key: parameter(of_measurement, name)
-            for key, name in each(
+        **parameters(
+            of_measurement,
+            (
                 measurement_settings(dataset, measurement)
-                for dataset in STUDY.used_datasets()
-                for measurement in STUDY.measurements(dataset)
-            ).items()
-        },
+                for dataset in GRID.datasets()
+                for measurement in MEASURED
+            ),
+        ),
     script:
         "../scripts/settings.py"
 
@@ -58,13 +59,13 @@ rule fetch:
         "../../environment.yml"
     params:
         # not the code: what is written stays the same when it is edited, and every cell would be trained anew
-        **{
-            key: parameter(of_images, name)
-            for key, name in each(
+        **parameters(
+            of_images,
+            (
                 images_settings(dataset)
-                for dataset in STUDY.used_datasets()
-                if not STUDY.is_mixture(dataset)
-            ).items()
-        },
+                for dataset in GRID.datasets()
+                if not is_mixture(dataset)
+            ),
+        ),
     script:
         "../scripts/fetch.py"

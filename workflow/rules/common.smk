@@ -2,6 +2,7 @@
 
 import gc
 from functools import cache
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -9,20 +10,41 @@ from snakemake.utils import min_version
 from difftime.study.collecting import Busy, hold
 from difftime.study.fingerprint import fingerprint
 from difftime.study.registry import DERIVED, FIGURES, MEASUREMENTS
-from difftime.study.settings import FITTED, BadSettings, flat, read_study
+from difftime.study.settings import (
+    COLLECTED,
+    FITTED,
+    BadSettings,
+    family,
+    flat,
+    listing,
+    plain_study,
+    read_study,
+    what_it_is,
+)
 
 min_version("9.15")
 # a DAG of thousands of jobs is millions of objects that live to the end: looking for garbage among them takes its time
 gc.set_threshold(500_000, 20, 20)
 
 try:
-    STUDY = read_study(workflow.configfiles, workflow.config_settings)
+    STUDY = read_study(
+        workflow.config_settings.configfiles,
+        workflow.config_settings.config,
+        base=Path(workflow.basedir) / "config.yaml",
+        known=workflow.config_settings.overwrite_config,
+    )
 except BadSettings as error:
     raise WorkflowError(str(error)) from None
 
+# what the scripts see of it: Snakemake merges the files too, but leaves in a data set what another kind of it had
+config.clear()
+config.update(plain_study(STUDY))
+
+GRID = STUDY.cells()
 RESULTS = STUDY.results
 PLACE = "dataset={dataset}/sde={sde}/net={net}/T={T}"
 CELL = f"{RESULTS}/cells/{PLACE}"
+MEASURED = [*MEASUREMENTS, *(f"noise_{name}" for name in FITTED)]
 LOG = f"{RESULTS}/logs/{PLACE}"
 BENCHMARK = f"{RESULTS}/benchmarks/{PLACE}"
 # resources and not parameters: they change no result, so their change re-runs nothing. Every job of a group has them, as
@@ -39,7 +61,7 @@ wildcard_constraints:
     net="[^/=]+",
     T="[^/=]+",
     noise="|".join(FITTED),
-    measurement="|".join([*MEASUREMENTS, *(f"noise_{name}" for name in FITTED)]),
+    measurement="|".join(MEASURED),
     place="[^/=]+(/[^/=]+)?",
 
 
@@ -50,28 +72,51 @@ def hold_alone(results):
         raise WorkflowError(str(error)) from None
 
 
+def is_mixture(dataset):
+    return family(STUDY.datasets[dataset].kind) == "mixture"
+
+
 @cache
 def cell_settings(dataset, sde, net, T):
     """What determines the weights of a cell, setting by setting."""
-    return flat(STUDY.cell(dataset, sde, net, T))
+    return flat(STUDY.cell(dataset, sde, net, T).model_dump(mode="json"))
 
 
 @cache
 def measurement_settings(dataset, measurement):
-    """What determines a measurement of the cells on some data, and how a p_noise is fitted, setting by setting."""
-    return flat(STUDY.measurement(dataset, measurement))
+    """What determines a measurement of the cells on some data, or how a p_noise is fitted, setting by setting."""
+    if measurement in MEASUREMENTS:
+        return flat(STUDY.measurement(dataset, measurement))
+    noise = getattr(STUDY.noise, measurement.removeprefix("noise_"))
+    return flat(noise.model_dump(mode="json"))
 
 
 @cache
 def images_settings(dataset):
     """What images these are, setting by setting, and what a cheap look says of the files."""
-    return flat(STUDY.images(dataset))
+    data = STUDY.datasets[dataset]
+    return flat(what_it_is(data) | {"files": listing(data)})
 
 
-def each(settings):
-    """Parameters of a rule, one per setting that any of its jobs has: Snakemake names those that changed."""
+def parameters(of, settings):
+    """Parameters of a rule, one per setting that any of its jobs has: Snakemake names those that changed.
+
+    A job without a setting has null there. One null is in every job: another data set in the study, with settings of its
+    own, must be no change of a job that has none of them.
+    """
     names = sorted({name for found in settings for name in found})
-    return {name.replace(".", "_"): name for name in names}
+    return {"absent": absent} | {
+        name.replace(".", "_"): parameter(of, name) for name in names
+    }
+
+
+def absent(wildcards):
+    return None
+
+
+def enumerated(settings):
+    """Settings whose names are no names of parameters, as those of a whole study may not be."""
+    return {f"s{k}": item for k, item in enumerate(sorted(settings.items()))}
 
 
 def parameter(of, name):
@@ -98,7 +143,7 @@ def of_images(wildcards):
 
 def images_of(wildcards):
     """The file that says that a cell's images are there, and which they are; none for a mixture."""
-    if STUDY.is_mixture(wildcards.dataset):
+    if is_mixture(wildcards.dataset):
         return []
     return f"{RESULTS}/data/{wildcards.dataset}.json"
 
@@ -141,4 +186,4 @@ def cpus(wildcards):
 
 def small(wildcards):
     """The group of jobs that are too short for a submission of their own; images are in none."""
-    return "cell" if STUDY.is_mixture(wildcards.dataset) else None
+    return "cell" if is_mixture(wildcards.dataset) else None

@@ -1,16 +1,14 @@
 def cell_tables(wildcards):
     """The tables of single cells that a study's table is collected from."""
-    return [f"{RESULTS}/cells/{part}" for part in STUDY.grid().parts(wildcards.table)]
+    return [f"{RESULTS}/cells/{part}" for part in GRID.files(wildcards.table)]
 
 
 def derived_from(wildcards):
     """The tables, by their names, that a derived table is made from, and the cells' values of each image."""
-    entry, grid = DERIVED[wildcards.table], STUDY.grid()
-    tables = [
-        name for name in (*entry.needs, *entry.wants) if name in grid.tables()
-    ]
+    entry, planned = DERIVED[wildcards.table], GRID.tables()
+    tables = [name for name in (*entry.needs, *entry.wants) if name in planned]
     units = {
-        name: [f"{RESULTS}/cells/{part}" for part in grid.parts(name)]
+        name: [f"{RESULTS}/cells/{part}" for part in GRID.files(name)]
         for name in entry.units
     }
     return {name: f"{RESULTS}/tables/{name}.parquet" for name in tables} | units
@@ -23,6 +21,10 @@ def figure_table(wildcards):
 def made_by(wildcards):
     """The code of a derived table."""
     return fingerprint(DERIVED[wildcards.table].module)
+
+
+def figure_style(wildcards):
+    return STUDY.style(wildcards.place.partition("/")[0])
 
 
 def drawn_by(wildcards):
@@ -41,7 +43,6 @@ def in_report(table):
 
 rule collect:
     input:
-        study=f"{RESULTS}/study.json",
         parts=cell_tables,
     output:
         parquet=f"{RESULTS}/tables/{{table}}.parquet",
@@ -50,7 +51,7 @@ rule collect:
     log:
         f"{RESULTS}/logs/collect-{{table}}.log",
     wildcard_constraints:
-        table="|".join(STUDY.grid().collected()),
+        table="|".join(COLLECTED),
     conda:
         "../../environment.yml"
     resources:
@@ -108,7 +109,7 @@ rule figure:
         mem_mb=memory,
         runtime=minutes,
     params:
-        settings=STUDY.plain_figures(),
+        settings=figure_style,
         code=drawn_by,
     script:
         "../scripts/figure.py"
@@ -116,9 +117,13 @@ rule figure:
 
 rule tables:
     input:
-        expand(f"{RESULTS}/tables/{{table}}.parquet", table=STUDY.grid().tables()),
+        f"{RESULTS}/study.json",
+        expand(f"{RESULTS}/tables/{{table}}.parquet", table=GRID.tables()),
 
 
 rule figures:
     input:
-        [f"{RESULTS}/figures/{path}.pdf" for path in STUDY.grid().figures()],
+        [
+            f"{RESULTS}/figures/{dataset}/{f'{net}/' if net else ''}{figure}.pdf"
+            for figure, dataset, net in GRID.figures()
+        ],

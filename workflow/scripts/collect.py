@@ -2,7 +2,7 @@
 
 from difftime.study.job import job
 
-with job(snakemake, "tables.parquet"):  # noqa: F821
+with job(snakemake, "tables.parquet"):
     from difftime.study.collecting import save_collected
 
-    save_collected(snakemake.input.parts, snakemake.wildcards.table, snakemake.output.parquet)  # noqa: F821
+    save_collected(snakemake.input.parts, snakemake.wildcards.table, snakemake.output.parquet)

@@ -3,5 +3,5 @@
 from difftime.study.job import job
 from difftime.study.settings import unflat, write_json
 
-with job(snakemake):  # noqa: F821
-    write_json(unflat(filter(None, snakemake.params)), snakemake.output[0])  # noqa: F821
+with job(snakemake):
+    write_json(unflat(filter(None, snakemake.params)), snakemake.output[0])

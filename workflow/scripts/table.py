@@ -3,8 +3,8 @@
 from difftime.study.job import job
 from difftime.study.registry import DERIVED
 
-entry = DERIVED[snakemake.wildcards.table]  # noqa: F821
-with job(snakemake, entry.module):  # noqa: F821
+entry = DERIVED[snakemake.wildcards.table]
+with job(snakemake, entry.module):
     from difftime.study.collecting import save_derived
 
-    save_derived(entry, dict(snakemake.input.items()), snakemake.params.settings, snakemake.output.parquet)  # noqa: F821
+    save_derived(entry, dict(snakemake.input.items()), snakemake.params.settings, snakemake.output.parquet)
