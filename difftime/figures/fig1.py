@@ -59,7 +59,7 @@ def _whole(axes: Axes, lines: list[pd.DataFrame], truth: float, linestyle: style
     axes.fill_between(low["T"], low["mean"], high["mean"], color=BAND.colour, alpha=0.4, linewidth=0, label=BAND.label)
     axes.axhline(truth, color=style.GREY, linewidth=0.9, label=TRUTH)
     style.curve(axes, median, MEDIAN, linestyle)
-    style.mark_outside(axes, low["T"].to_numpy(), low["mean"].to_numpy(), BAND)
+    style.mark_outside(axes, low["T"].to_numpy(), low["mean"].to_numpy(), BAND, level=1)
     for T in ZOOM if zoomed else ():
         axes.axvline(T, color=style.GREY, linewidth=0.6, linestyle=":")
 
