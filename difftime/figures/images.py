@@ -68,6 +68,7 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     figure, grid = style.panels(settings, len(sdes), 1, 0.3 + sum(heights) + 0.3 * len(sdes), height_ratios=heights)
     for (sde, (image, middles, labels)), (axes,) in zip(shown.items(), grid, strict=True):
         axes.imshow(image, interpolation="nearest")
+        axes.set_anchor("NW")  # else the labels of an axes narrower than its place would leave the page
         axes.set_xticks([])
         axes.set_yticks(middles, labels)
         axes.tick_params(length=0)
