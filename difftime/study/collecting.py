@@ -16,7 +16,9 @@ from typing import Any
 
 from difftime.study.registry import DERIVED, FIGURES, Derived
 from difftime.study.settings import COLLECTED, BadSettings, Study, study_in
-from difftime.tables.parquet import BadTable, collect, empty, missing, read, save
+from difftime.support.files import atomic
+from difftime.tables.parquet import BadTable, collect, empty, labelled, missing, read, save
+from difftime.tables.render import latex_of
 
 log = logging.getLogger("difftime")
 
@@ -79,7 +81,10 @@ def save_derived(entry: Derived, inputs: Mapping[str, Any], settings: Mapping[st
         paths = [listed] if isinstance(listed, str) else listed
         frames[name] = collect(map(Path, paths), name)
     module, _, function = entry.function.partition(":")
-    save(getattr(import_module(module), function)(frames, settings), entry.name, Path(output))
+    made = getattr(import_module(module), function)(frames, settings)
+    save(made, entry.name, Path(output))
+    with atomic(Path(output).with_suffix(".tex")) as temporary:
+        temporary.write_text(latex_of(labelled(made, entry.name)), encoding="utf-8")
 
 
 def save_figure(name: str, place: str, table: Path | str, settings: Mapping[str, Any], output: Path | str) -> None:
