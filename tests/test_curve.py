@@ -222,7 +222,7 @@ def test_the_parts_of_a_batch_change_no_bit() -> None:
     assert torch.equal(whole.elbo_x0, parts.elbo_x0)
 
 
-def test_a_score_that_fails_for_one_image_fails_for_that_one_alone_at_the_boundaries() -> None:
+def test_a_score_that_fails_for_one_image_fails_for_that_one_alone() -> None:
     p, x0 = gaussian("p"), gaussian("p").sample(3, stream("x"))
 
     def score(x: Tensor, t: Tensor) -> Tensor:

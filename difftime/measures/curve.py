@@ -243,9 +243,9 @@ def running_I(
 def _line(
     place: Float[Tensor, "seeds pairs two n"], errors: Float[Tensor, "seeds pairs two n"]
 ) -> tuple[Float[Tensor, "seeds pairs 1 1"], Float[Tensor, "seeds pairs 1 1"]]:
-    """Value at the middle and slope of the line through all images' errors in a cell, by least squares."""
-    offset = place - 0.5
-    square = offset.square().sum((2, 3), keepdim=True)
-    middle = errors.mean((2, 3), keepdim=True)
+    """Value at the middle and slope of the line through all images' finite errors in a cell, by least squares."""
+    known = errors.isfinite().all(2, keepdim=True).expand_as(errors)
+    offset, errors = torch.where(known, place - 0.5, 0), torch.where(known, errors, 0)
+    square, count = offset.square().sum((2, 3), keepdim=True), known.sum((2, 3), keepdim=True)
     slope = torch.where(square > 0, (offset * errors).sum((2, 3), keepdim=True) / square, 0)
-    return middle, slope
+    return errors.sum((2, 3), keepdim=True) / count.clamp(min=1), slope

@@ -128,7 +128,7 @@ class ImageMeasurements(Settings):
     samples: ImageSampleSettings = Field(default=ImageSampleSettings(), description="Only what differs is to be given")
 
 
-MEASUREMENTS: dict[Family, dict[Measure, type[Settings]]] = {
+MEASUREMENTS: dict[Family, dict[str, type[Settings]]] = {
     "mixture": {
         "elbo": MixtureElboSettings, "likelihood": MixtureLikelihoodSettings, "samples": MixtureSampleSettings,
     },
