@@ -31,6 +31,10 @@ def figure_caption(wildcards):
     return caption(wildcards.figure)
 
 
+def caption_of(wildcards):
+    return caption(wildcards.figure)
+
+
 def drawn_by(wildcards):
     return fingerprint(f"figures.{wildcards.figure}")
 
@@ -114,6 +118,7 @@ rule figure:
         runtime=minutes,
     params:
         settings=figure_style,
+        caption=caption_of,
         caption=figure_caption,
         code=drawn_by,
     script:
