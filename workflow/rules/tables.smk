@@ -31,10 +31,6 @@ def figure_caption(wildcards):
     return caption(wildcards.figure)
 
 
-def caption_of(wildcards):
-    return caption(wildcards.figure)
-
-
 def drawn_by(wildcards):
     return fingerprint(f"figures.{wildcards.figure}")
 
@@ -118,7 +114,6 @@ rule figure:
         runtime=minutes,
     params:
         settings=figure_style,
-        caption=caption_of,
         caption=figure_caption,
         code=drawn_by,
     script:
