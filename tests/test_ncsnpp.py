@@ -88,6 +88,37 @@ def test_attention_sits_at_its_resolutions_and_in_the_bottleneck() -> None:
     assert resolutions((8, 4)) == [8, 8, 4, 4, 4, 4, 8]
 
 
+@pytest.mark.parametrize("fourier", [(4,), (4, 5), (0, 6, 7)])
+def test_fourier_features_are_seen_by_the_first_convolution_alone(fourier: tuple[int, ...]) -> None:
+    plain, model = build(), build(fourier=fourier)
+    sizes, plain_sizes = ({name: parameter.shape for name, parameter in of.named_parameters()} for of in (model, plain))
+    assert {name for name in sizes if sizes[name] != plain_sizes[name]} == {"first.weight"}
+    assert sizes["first.weight"] == (8, 3 * (1 + 2 * len(fourier)), 3, 3)
+
+
+def test_fourier_features_are_sines_and_cosines_of_the_pixels() -> None:
+    x, seen = inputs()[0], []
+    model = build(fourier=(4, 5)).double()
+    model.first.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    model(x.double(), inputs()[1].double())
+    angles = [x.double().numpy() * math.pi * 2**k for k in (4, 5)]
+    expected = np.concatenate([x.double().numpy(), *(f(angle) for angle in angles for f in (np.sin, np.cos))], 1)
+    assert np.allclose(seen[0].numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_with_fourier_features_bfloat16_tells_differences_far_below_a_grey_level() -> None:
+    """x alone, between 0.5 and 1, has steps of 2^-8 in bfloat16; a grey level is 2^-7."""
+    x = torch.full((1, 3, 8, 8), -0.996)
+    changes = []
+    for fourier in ((), (4, 5)):
+        model = perturbed(build(fourier=fourier))
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            first, other = (model.first(model._features(x + dx)) for dx in (0.0, 5e-4))
+        changes.append((first - other).abs().max().item())
+    assert changes[0] == 0
+    assert changes[1] > 0
+
+
 def test_a_new_network_predicts_nothing() -> None:
     x, t = inputs()
     assert build()(x, t).abs().max() < 1e-4

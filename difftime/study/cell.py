@@ -223,7 +223,7 @@ def image_nets(
     channels, height, width = images.shape
     if height != width:
         raise BadImages(f"{images.name} has images of {width} × {height} pixels; the network takes square ones.")
-    options = network.model_dump(include={"width", "multipliers", "blocks", "attention", "dropout"})
+    options = network.model_dump(include={"width", "multipliers", "blocks", "attention", "dropout", "fourier"})
     try:
         models = [NCSNpp(channels, height, **options, generator=stream(seed, "initial weights")) for seed in seeds]
     except ValueError as error:

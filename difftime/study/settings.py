@@ -163,6 +163,8 @@ AtLeast2 = Annotated[int, Field(ge=2), NotBool]
 """How many are needed for a standard error."""
 Evaluations = Annotated[int, Field(ge=8), NotBool]
 """RK45 takes 2 to start and 6 per step."""
+Fourier = Annotated[int, Field(ge=0, le=16), NotBool]
+"""In float32, 2^k x of a larger k has no digits left that tell noise from rounding."""
 Seed = Annotated[int, Field(ge=0), NotBool]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
@@ -420,7 +422,9 @@ class TrainingSettings(Settings):
         description="likelihood: g², Eq. 3 itself; noise: the unweighted error of the predicted noise",
     )
     time_sampling: Literal["uniform", "lambda"] = Field(
-        default="uniform", description="How t is drawn: uniformly, or uniformly in log(sigma²/alpha²)"
+        default="uniform",
+        description="How t is drawn: uniformly and independently; or uniformly in lambda = log(sigma²/alpha²), and "
+        "stratified over the batch",
     )
     steps: Count = 3000
     batch: Count = 256
@@ -428,7 +432,13 @@ class TrainingSettings(Settings):
     warmup: Annotated[int, Field(ge=0), NotBool] = Field(
         default=0, description="Steps over which the learning rate rises linearly"
     )
-    clip: Positive | None = Field(default=None, description="Norm that the gradient is cut to; null: not at all")
+    decay: Literal["none", "cosine"] = Field(
+        default="none", description="cosine: the learning rate falls to 0 at the last step by a half cosine"
+    )
+    clip: Positive | None = Field(
+        default=None,
+        description="Norm that the gradient of the loss per dimension and unit of time is cut to; null: not at all",
+    )
     ema: Annotated[float, Field(ge=0, lt=1), NotBool] = Field(
         default=0.999, description="Decay of the weights' moving average, warmed up as min(ema, (1+n)/(10+n))"
     )
@@ -467,6 +477,9 @@ class NCSNppSettings(Settings):
     blocks: Count = Field(default=4, description="Residual blocks per level")
     attention: tuple[Count, ...] = Field(default=(), description="Resolutions at which attention applies")
     dropout: Annotated[float, Field(ge=0, lt=1), NotBool] = 0.1
+    fourier: tuple[Fourier, ...] = Field(
+        default=(), description="k of the features sin and cos of 2^k pi x that the network sees beside x, e.g. [4, 5]"
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description="In training; bfloat16: mixed, weights and sums stay in float32. Measurements are in float32, and "

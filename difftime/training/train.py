@@ -40,9 +40,11 @@ class Recipe:
 
     `weighting`: "likelihood" weighs the squared score error with g² (Eq. 3 itself); "noise" weighs the squared error
     of the predicted noise with 1 (the default of Song et al., 2021c). `time_sampling`: t is drawn uniformly on
-    [epsilon, T], or uniformly in lambda = log(sigma²/alpha²); the loss is the same integral over t in both cases.
+    [epsilon, T], or uniformly in lambda = log(sigma²/alpha²), where a batch's times are a regular grid with one random
+    shift (low discrepancy: Kingma et al., 2021); the loss is the same integral over t in both cases.
     The optimiser sees the loss per dimension and unit of time. Its gradient is clipped to the norm `clip`, per seed, so
-    `clip` means the same at every T and for every D. The learning rate grows linearly over the first `warmup` steps.
+    `clip` means the same at every T and for every D. The learning rate grows linearly over the first `warmup` steps,
+    and falls to 0 at the last by a half cosine, if that is the `decay`.
     The random numbers of `block` steps are drawn together, and a resume state is always taken between blocks.
     """
 
@@ -52,10 +54,16 @@ class Recipe:
     batch: int
     learning_rate: float
     warmup: int
+    decay: Literal["none", "cosine"]
     clip: float | None
     ema: float
     checkpoint_minutes: float
     block: int
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        left = (1 + math.cos(math.pi * step / self.steps)) / 2 if self.decay == "cosine" else 1.0
+        return self.learning_rate * left * min(1.0, (step + 1) / max(1, self.warmup))
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,15 @@ class _Batches:
     weight: Float[Tensor, "block seeds batch"]
 
 
+def _places(recipe: Recipe, generator: torch.Generator) -> Float[Tensor, "block batch"]:
+    """Where in [0, 1] the times of a block of steps lie, float64; together those of a batch leave no gaps in lambda."""
+    if recipe.time_sampling == "uniform":
+        size = (recipe.block, recipe.batch)
+        return torch.rand(size, dtype=torch.float64, generator=generator, device=generator.device)
+    shift = torch.rand(recipe.block, 1, dtype=torch.float64, generator=generator, device=generator.device)
+    return (shift + torch.arange(recipe.batch, device=generator.device) / recipe.batch) % 1
+
+
 def _times(u: Tensor, sde: SDE, T: float, epsilon: float, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Times from uniform `u`, and the weight with which the mean of ||z_hat - z||² is the loss per unit of time."""
     if recipe.time_sampling == "uniform":
@@ -124,7 +141,7 @@ def _draw(
     for k, seed in enumerate(seeds):
         generator = stream(seed, "training noise", block, device=data.device)
         x0 = data.draw(k, size, generator)[:, share]
-        u = torch.rand(size, dtype=torch.float64, generator=generator, device=data.device)[:, share]
+        u = _places(recipe, generator)[:, share]
         z = torch.randn(*size, data.d, generator=generator, device=data.device)[:, share]
         t, weight = _times(u, score.sde, T, epsilon, recipe)
         inputs = score.inputs(score.sde.perturb(x0, t, z), t)
@@ -208,13 +225,12 @@ class _Run:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(model)))
                 # a factor of nan for a norm that is not finite: the loss is checked, and says so
                 torch._foreach_mul_(model, (self.recipe.clip / norm).clamp(max=1.0))
-        rate = self.recipe.learning_rate * min(1.0, (number + 1) / max(1, self.recipe.warmup))
         self.count += 1
         # the kernel itself: constructing torch.optim.Adam imports the compiler, for a second, and each of its steps
         # takes three times as long
         torch._fused_adam_(
             self.parameters, gradients, *self.moments, [], len(gradients) * [self.count], amsgrad=False, maximize=False,
-            beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8,
+            beta1=0.9, beta2=0.999, lr=self.recipe.rate(number), weight_decay=0.0, eps=1e-8,
         )  # fmt: skip
         decay = min(self.recipe.ema, (1 + number) / (10 + number))
         torch._foreach_lerp_(self.average, self.parameters, 1 - decay)

@@ -209,6 +209,9 @@ class NCSNpp(nn.Module):
     Level i works on size / 2^i pixels a side with width · multipliers[i] channels and has `blocks` residual blocks on
     its way down and one more on its way up. Attention follows the blocks at the resolutions in `attention`, once a
     level on the way up; the bottleneck always has it. Dropout draws from PyTorch's global generator.
+
+    The first convolution also sees sin and cos of 2^k pi x for every k in `fourier` (Kingma et al., 2021): at little
+    noise the network has to tell differences far below a grey level. The published network has none.
     """
 
     def __init__(
@@ -221,6 +224,7 @@ class NCSNpp(nn.Module):
         blocks: int,
         attention: Sequence[int],
         dropout: float,
+        fourier: Sequence[int] = (),
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -231,7 +235,8 @@ class NCSNpp(nn.Module):
         widths = [width * multiplier for multiplier in multipliers]
 
         self.embed = TimeEmbedding(width, generator)
-        self.first = conv(channels, width)
+        self.frequencies = [2**k * math.pi for k in fourier]
+        self.first = conv((1 + 2 * len(fourier)) * channels, width)
         self.encoder, self.downs, self.pyramid = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         c, c_pyramid, c_skips = width, channels, [width]
         for n, c_level in zip(sizes, widths, strict=True):
@@ -262,7 +267,7 @@ class NCSNpp(nn.Module):
         self, x: Float[Tensor, "batch channels size size"], t: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch channels size size"]:
         time = self.embed(t)
-        h, pyramid = self.first(x), x
+        h, pyramid = self.first(self._features(x)), x
         skips = [h]
         for i, level in enumerate(self.encoder):
             if i > 0:
@@ -279,6 +284,11 @@ class NCSNpp(nn.Module):
             for block in level:
                 h = block(torch.cat([h, skips.pop()], 1), time)
         return self.last(silu(_normalise(self.norm, h)))
+
+    def _features(self, x: Float[Tensor, "batch channels n n"]) -> Float[Tensor, "batch c n n"]:
+        """x and its Fourier features, channel by channel."""
+        waves = [wave(frequency * x) for frequency in self.frequencies for wave in (torch.sin, torch.cos)]
+        return torch.cat([x, *waves], 1) if waves else x
 
 
 def _check(size: int, width: int, multipliers: Sequence[int], blocks: int) -> None:
