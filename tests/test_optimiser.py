@@ -118,7 +118,7 @@ def plain_loop(score: NetScore, data: TrainingData, recipe: Recipe) -> Plain:
         for group in adam.param_groups:
             group["lr"] = recipe.learning_rate * min(1.0, (n + 1) / max(1, recipe.warmup))
         adam.step()
-        decay = min(recipe.ema, (1 + n) / (10 + n))
+        decay = min(recipe.ema, (2 + n) / (11 + n))
         seen.average = [decay * a + (1 - decay) * p.detach() for a, p in zip(seen.average, parameters, strict=True)]
     return seen
 

@@ -440,7 +440,7 @@ class TrainingSettings(Settings):
         description="Norm that the gradient of the loss per dimension and unit of time is cut to; null: not at all",
     )
     ema: Annotated[float, Field(ge=0, lt=1), NotBool] = Field(
-        default=0.999, description="Decay of the weights' moving average, warmed up as min(ema, (1+n)/(10+n))"
+        default=0.999, description="Decay of the weights' moving average, after n steps at most (1+n)/(10+n)"
     )
 
 

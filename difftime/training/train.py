@@ -219,7 +219,7 @@ class _Run:
 
     @torch.no_grad()
     def step(self, number: int, gradients: list[Tensor]) -> None:
-        """Adam, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n))."""
+        """Adam, then the weights' average, with the warm-up min(ema, (1 + n) / (10 + n)) after n steps."""
         if self.recipe.clip is not None:
             for model in self.net.by_model(gradients):
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(model)))
@@ -232,7 +232,7 @@ class _Run:
             self.parameters, gradients, *self.moments, [], len(gradients) * [self.count], amsgrad=False, maximize=False,
             beta1=0.9, beta2=0.999, lr=self.recipe.rate(number), weight_decay=0.0, eps=1e-8,
         )  # fmt: skip
-        decay = min(self.recipe.ema, (1 + number) / (10 + number))
+        decay = min(self.recipe.ema, (2 + number) / (11 + number))
         torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
 
     def weights(self) -> dict[str, Tensor]:

@@ -121,22 +121,6 @@ class FIR(nn.Module):
         return x.unflatten(0, (b, -1)).permute(0, 3, 1, 2)
 
 
-class Dropout(nn.Dropout):
-    """In training, 0 in place of each number with probability `p`, and the rest scaled so that the mean stays.
-
-    On the CPU from 16 random bits per number, with `p` rounded to them: twice as fast as PyTorch's own,
-    which torch.compile still takes.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and self.p and x.is_cpu) or torch.compiler.is_compiling():
-            return super().forward(x)
-        dropped = round(self.p * 2**16)
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = (bits[: x.numel()] >= dropped - 2**15).to(x.dtype).mul_(2**16 / max(2**16 - dropped, 1))
-        return x * kept.as_strided(x.shape, x.stride())
-
-
 class TimeEmbedding(nn.Module):
     """What the blocks know of t: a perceptron on `time_features`, after a last SiLU."""
 
@@ -189,7 +173,7 @@ class ResidualBlock(nn.Module):
         self.conv_in = _conv(c_in, c_out, generator)
         self.time = _linear(c_time, c_out, generator)
         self.norm_out = _norm(c_out)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.conv_out = _conv(c_out, c_out, generator, scale=NEAR_ZERO)
         plain = c_in == c_out and resample is None
         self.shortcut = nn.Identity() if plain else _conv(c_in, c_out, generator, kernel=1)
