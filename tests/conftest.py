@@ -8,12 +8,13 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from difftime.diffusion.mixture import Mixture  # noqa: E402
-from difftime.diffusion.sde import SDE, VE, VP  # noqa: E402
+from difftime.diffusion.sde import SDE, VE, VP, SubVP  # noqa: E402
 
 torch.set_num_threads(1)
 
 SDES = {
     "vp": VP(),
+    "sub-vp": SubVP(),
     "ve-exponential": VE.exponential(25.0),
     "ve-from-zero": VE(0.01, 50.0, from_zero=True),
     "ve-from-sigma-min": VE(0.01, 50.0, from_zero=False),

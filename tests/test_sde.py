@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.integrate import quad, solve_ivp
 
-from difftime.diffusion.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
+from difftime.diffusion.sde import SDE, VE, VP, Gaussian, SubVP, matched_noise, standard_noise
 
 
 def at(t: float) -> torch.Tensor:
@@ -29,8 +29,8 @@ def test_alpha_and_variance_solve_the_moment_equations(sde: SDE, T: float) -> No
 
 def test_the_process_starts_at_the_data(sde: SDE) -> None:
     assert sde.alpha(at(0.0)) == 1
-    starts_at_zero = isinstance(sde, VP) or sde.from_zero
-    assert sde.variance(at(0.0)).item() == pytest.approx(0.0 if starts_at_zero else sde.sigma_min**2)
+    start = sde.sigma_min**2 if isinstance(sde, VE) and not sde.from_zero else 0.0
+    assert sde.variance(at(0.0)).item() == pytest.approx(start)
 
 
 def test_the_drifts_divergence_is_its_slope(sde: SDE) -> None:
@@ -83,6 +83,18 @@ def test_the_variance_keeps_its_digits_in_float32_near_0() -> None:
     assert (1 - torch.exp(-VP().beta_integral(t))).item() != pytest.approx(exact, rel=1e-3)
 
 
+def test_the_standard_deviation_of_sub_vp_is_the_variance_of_vp() -> None:
+    t = torch.logspace(-5, math.log10(2), 50, dtype=torch.float64)
+    assert torch.allclose(SubVP().sigma(t), VP().variance(t), rtol=1e-12)
+    assert torch.equal(SubVP().alpha(t), VP().alpha(t))
+
+
+def test_the_time_of_sub_vp_stays_finite_where_exp_overflows() -> None:
+    levels = torch.tensor([79.9, 80.1, 100.0])
+    assert torch.allclose(SubVP().noise_level(SubVP().time(levels)), levels)
+    assert SubVP().noise_level(SubVP().time(at(2000.0))).item() == pytest.approx(2000.0)
+
+
 def test_the_exponential_ve_has_g_equal_to_base_to_the_t() -> None:
     ve = VE.exponential(25.0)
     assert ve.diffusion_squared(at(0.7)).sqrt().item() == pytest.approx(25.0**0.7)
@@ -100,9 +112,9 @@ def test_matched_noise_has_the_moments_of_diffused_data(sde: SDE) -> None:
     assert abs(x.var() / noise.variance - 1).item() < 4 * math.sqrt(2 / len(x))
 
 
-def test_standard_noise_is_the_kernel_from_the_origin_for_ve_and_unit_for_vp(sde: SDE) -> None:
+def test_standard_noise_is_the_kernel_from_the_origin_for_ve_and_unit_for_all_others(sde: SDE) -> None:
     noise = standard_noise(sde, 0.7, (3,))
-    expected = 1.0 if isinstance(sde, VP) else sde.variance(at(0.7)).item()
+    expected = sde.variance(at(0.7)).item() if isinstance(sde, VE) else 1.0
     assert noise.variance.tolist() == pytest.approx([expected] * 3)
     assert noise.mean.tolist() == [0, 0, 0]
 

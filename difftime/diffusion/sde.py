@@ -1,6 +1,6 @@
 """The forward diffusion, Eq. 1: dx = f(x, t) dt + g(t) dw, for any diffusion time T.
 
-Both families are affine, so p(x_t | x_0) = N(alpha_t x_0, sigma_t² I), and everything the paper integrates over time
+All families are affine, so p(x_t | x_0) = N(alpha_t x_0, sigma_t² I), and everything the paper integrates over time
 becomes simple in lambda = log(sigma_t² / alpha_t²), because d lambda = g²/sigma_t² dt.
 T is only the place where a diffusion stops: no coefficient below knows it.
 """
@@ -68,8 +68,8 @@ class SDE(ABC):
 
 
 @dataclass(frozen=True)
-class VP(SDE):
-    """Variance preserving: f = -½ beta(t) x, g² = beta(t) = beta_min + (beta_max - beta_min) t (Song et al., 2021c)."""
+class LinearBeta(SDE):
+    """What VP and sub-VP share: f = -½ beta(t) x, with beta(t) = beta_min + (beta_max - beta_min) t."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -82,8 +82,28 @@ class VP(SDE):
         """B(t), the integral of beta from 0 to t."""
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t * t
 
+    def time_of_integral(self, B: Tensor) -> Tensor:
+        """The inverse of `beta_integral`."""
+        return where_integral_is(B, self.beta_min, self.beta_max - self.beta_min)
+
     def alpha(self, t: Tensor) -> Tensor:
         return torch.exp(-0.5 * self.beta_integral(t))
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return -0.5 * expand(self.beta(t), x) * x
+
+    def drift_divergence(self, t: Tensor) -> Tensor:
+        return -0.5 * self.beta(t)
+
+
+def where_integral_is(B: Tensor, beta: Tensor | float, slope: Tensor | float) -> Tensor:
+    """The root t of ½ slope t² + beta t = B, in the form that keeps its digits where B or slope is small."""
+    return 2 * B / (beta + (beta**2 + 2 * slope * B) ** 0.5)
+
+
+@dataclass(frozen=True)
+class VP(LinearBeta):
+    """Variance preserving: f = -½ beta(t) x, g² = beta(t) = beta_min + (beta_max - beta_min) t (Song et al., 2021c)."""
 
     def variance(self, t: Tensor) -> Tensor:
         # expm1: in float32, 1 - exp(-B) is wrong by up to 1.4 % at t = 1e-5
@@ -92,22 +112,37 @@ class VP(SDE):
     def diffusion_squared(self, t: Tensor) -> Tensor:
         return self.beta(t)
 
-    def drift(self, x: Tensor, t: Tensor) -> Tensor:
-        return -0.5 * expand(self.beta(t), x) * x
-
-    def drift_divergence(self, t: Tensor) -> Tensor:
-        return -0.5 * self.beta(t)
-
     def noise_level(self, t: Tensor) -> Tensor:
         # log(e^B - 1), written so that a large B does not overflow
         B = self.beta_integral(t)
         return B + torch.log(-torch.expm1(-B))
 
     def time(self, noise_level: Tensor) -> Tensor:
-        B = torch.nn.functional.softplus(noise_level, threshold=50.0)
-        slope = self.beta_max - self.beta_min
-        # the root of ½ slope t² + beta_min t = B, in the form that keeps its digits where B or slope is small
-        return 2 * B / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * B))
+        return self.time_of_integral(torch.nn.functional.softplus(noise_level, threshold=50.0))
+
+
+@dataclass(frozen=True)
+class SubVP(LinearBeta):
+    """Sub-variance preserving: f = -½ beta(t) x, g² = beta(t) (1 - e^{-2 B(t)}) (Song et al., 2021c).
+
+    alpha_t is that of VP, and sigma_t = 1 - e^{-B(t)} is the square of VP's: the noise comes later, and is never more.
+    """
+
+    def variance(self, t: Tensor) -> Tensor:
+        return torch.expm1(-self.beta_integral(t)) ** 2
+
+    def diffusion_squared(self, t: Tensor) -> Tensor:
+        return -self.beta(t) * torch.expm1(-2 * self.beta_integral(t))
+
+    def noise_level(self, t: Tensor) -> Tensor:
+        # 2 log(2 sinh(B/2)), written so that a large B does not overflow
+        B = self.beta_integral(t)
+        return B + 2 * torch.log(-torch.expm1(-B))
+
+    def time(self, noise_level: Tensor) -> Tensor:
+        B = 2 * torch.asinh(0.5 * torch.exp(0.5 * noise_level))
+        # past 80, B is lambda to the last digit, long before the exponential overflows
+        return self.time_of_integral(torch.where(noise_level > 80, noise_level, B))
 
 
 @dataclass(frozen=True)
@@ -221,7 +256,7 @@ class Gaussian(Noise):
 
 
 def standard_noise(sde: SDE, T: float, shape: tuple[int, ...]) -> Gaussian:
-    """The usual p_noise: centred on 0, with the variance that x_T has given x_0 = 0 for VE, and 1 for VP."""
+    """The usual p_noise: centred on 0, with the variance that x_T has given x_0 = 0 for VE, and 1 for all others."""
     variance = torch.ones(shape, dtype=torch.float64)
     if isinstance(sde, VE):
         variance = variance * sde.variance(torch.tensor(T, dtype=torch.float64))

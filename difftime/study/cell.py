@@ -29,7 +29,7 @@ from difftime.diffusion.p_noise import (
     tensors,
 )
 from difftime.diffusion.score import NetScore
-from difftime.diffusion.sde import SDE, VE, VP, Gaussian, Noise, matched_noise, standard_noise
+from difftime.diffusion.sde import SDE, VE, VP, Gaussian, Noise, SubVP, matched_noise, standard_noise
 from difftime.images.pixels import Moments, mean_variance, moments, scaled
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
 from difftime.study.settings import (
@@ -44,6 +44,7 @@ from difftime.study.settings import (
     MLPSettings,
     NCSNppSettings,
     SDESettings,
+    SubVPSettings,
     VEExponentialSettings,
     VPSettings,
 )
@@ -199,6 +200,8 @@ class ImageProblem(Problem):
 def build_sde(settings: SDESettings) -> SDE:
     if isinstance(settings, VPSettings):
         return VP(settings.beta_min, settings.beta_max)
+    if isinstance(settings, SubVPSettings):
+        return SubVP(settings.beta_min, settings.beta_max)
     if isinstance(settings, VEExponentialSettings):
         return VE.exponential(settings.base)
     return VE(settings.sigma_min, settings.sigma_max, settings.from_zero)

@@ -354,10 +354,9 @@ class _Diffusion(Settings):
     epsilon: Positive = Field(default=1e-5, description="Where every integral over time begins")
 
 
-class VPSettings(_Diffusion):
-    """Variance preserving."""
+class _LinearBeta(Settings):
+    """beta(t) = beta_min + (beta_max - beta_min) t."""
 
-    kind: Literal["vp"] = "vp"
     beta_min: Positive = 0.1
     beta_max: Positive = 20.0
 
@@ -367,6 +366,18 @@ class VPSettings(_Diffusion):
         if beta_max < info.data.get("beta_min", 0):
             raise ValueError(f"must not be below beta_min = {info.data['beta_min']:g}")
         return beta_max
+
+
+class VPSettings(_LinearBeta, _Diffusion):
+    """Variance preserving."""
+
+    kind: Literal["vp"] = "vp"
+
+
+class SubVPSettings(_LinearBeta, _Diffusion):
+    """Sub-variance preserving: alpha_t as for VP, sigma_t the square of VP's."""
+
+    kind: Literal["sub-vp"] = "sub-vp"
 
 
 class VEExponentialSettings(_Diffusion):
@@ -410,7 +421,9 @@ def _of_kind(default: str) -> BeforeValidator:
 
 
 SDESettings = Annotated[
-    VPSettings | VEExponentialSettings | VEGeometricSettings, Field(discriminator="kind"), WrapValidator(_without_tag)
+    VPSettings | SubVPSettings | VEExponentialSettings | VEGeometricSettings,
+    Field(discriminator="kind"),
+    WrapValidator(_without_tag),
 ]
 
 
