@@ -393,6 +393,13 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
         {"nets.unet-16.fourier": [4, 17]}, [("nets.unet-16.fourier[1]:", "at most 16", "17")],
     ),
     "frequencies that are no list": ({"nets.unet-16.fourier": 4}, [("nets.unet-16.fourier:", "must be a list", "4")]),
+    "an optimiser that is not known": (
+        {"datasets.toy.training.optimiser": "sgd"}, [("datasets.toy.training.optimiser:", "'adam' or 'muon'", "sgd")],
+    ),
+    "a prior that is no switch": (
+        {"nets.unet-16.pixel_prior": "grey"}, [("nets.unet-16.pixel_prior:", "must be yes or no", "grey")],
+    ),
+    "a prior of pixels for vectors": ({"nets.mlp-32x2.pixel_prior": True}, [("nets.mlp-32x2.pixel_prior:", "")]),
     "a decay that is not known": (
         {"datasets.toy.training.decay": "linear"}, [("datasets.toy.training.decay:", "'none' or 'cosine'", "linear")],
     ),
@@ -809,7 +816,7 @@ IMAGES_TRAIN = {
     "datasets.mnist5k.flip": True, "datasets.mnist5k.seeds": 2, "datasets.mnist5k.training.steps": 9,
     "sdes.vp.beta_max": 19, "nets.unet-16.width": 32, "nets.unet-16.multipliers": [1, 2, 2], "nets.unet-16.blocks": 2,
     "nets.unet-16.attention": [7], "nets.unet-16.dropout": 0.2, "nets.unet-16.precision": "float32",
-    "nets.unet-16.fourier": [3],
+    "nets.unet-16.fourier": [3], "nets.unet-16.pixel_prior": True,
     "nets.unet-16.channels_last": False, "nets.unet-16.compile": True, "nets.unet-16.training": {"batch": 9},
 }  # fmt: skip
 IMAGES_MEASURE = {
@@ -837,6 +844,7 @@ TRAINS = {
     "datasets.toy.training.steps": 3001, "datasets.toy.training.batch": 255,
     "datasets.toy.training.learning_rate": 2e-3, "datasets.toy.training.warmup": 5,
     "datasets.toy.training.clip": 1.0, "datasets.toy.training.ema": 0.99, "datasets.toy.training.decay": "cosine",
+    "datasets.toy.training.optimiser": "muon",
     "sdes.vp.beta_min": 0.2, "sdes.vp.beta_max": 19, "sdes.vp.epsilon": 1e-4,
     "nets.mlp-32x2.width": 33, "nets.mlp-32x2.depth": 3, "nets.mlp-32x2.activation": "tanh",
     "nets.mlp-32x2.time_features": "fourier", "nets.mlp-32x2.scale_input": True, "nets.mlp-32x2.predicts": "noise",

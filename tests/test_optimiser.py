@@ -38,6 +38,7 @@ RECIPE = Recipe(
     batch=16,
     learning_rate=1e-3,
     warmup=10,
+    optimiser="adam",
     decay="none",
     clip=1.0,
     ema=0.9,

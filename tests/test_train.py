@@ -26,6 +26,7 @@ RECIPE = Recipe(
     batch=32,
     learning_rate=1e-3,
     warmup=0,
+    optimiser="adam",
     decay="none",
     clip=None,
     ema=0.999,

@@ -30,6 +30,7 @@ from difftime.diffusion.p_noise import (
 )
 from difftime.diffusion.score import NetScore
 from difftime.diffusion.sde import SDE, VE, VP, Gaussian, Noise, SubVP, matched_noise, standard_noise
+from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import Moments, mean_variance, moments, scaled
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
 from difftime.study.settings import (
@@ -266,7 +267,8 @@ def build(
         nets = image_nets(network, images, seeds, precision or usable(network.precision, place), place)
         scale = isinstance(sde, VE) if network.scale_input is None else network.scale_input
         variance = mean_variance(images.train) if scale else 1.0
-        score = NetScore(nets, sde, "noise", scale_input=scale, data_variance=variance)
+        prior = PixelPrior.of(images.train) if network.pixel_prior else None
+        score = NetScore(nets, sde, "noise", scale_input=scale, data_variance=variance, prior=prior)
         # weights and resume states belong to the pixels too: a path says nothing of what is behind it
         common["digest"] = hashlib.sha256(f"{cell.digest()} {images.digest}".encode()).hexdigest()
         return ImageProblem(**common, data=images.digest, score=score, images=images, flip=cell.data.flip, device=place)

@@ -445,6 +445,9 @@ class TrainingSettings(Settings):
     warmup: Annotated[int, Field(ge=0), NotBool] = Field(
         default=0, description="Steps over which the learning rate rises linearly"
     )
+    optimiser: Literal["adam", "muon"] = Field(
+        default="adam", description="muon: steps of matrices with equal singular values (Jordan et al., 2024)"
+    )
     decay: Literal["none", "cosine"] = Field(
         default="none", description="cosine: the learning rate falls to 0 at the last step by a half cosine"
     )
@@ -492,6 +495,11 @@ class NCSNppSettings(Settings):
     dropout: Annotated[float, Field(ge=0, lt=1), NotBool] = 0.1
     fourier: tuple[Fourier, ...] = Field(
         default=(), description="k of the features sin and cos of 2^k pi x that the network sees beside x, e.g. [4, 5]"
+    )
+    pixel_prior: bool = Field(
+        default=False,
+        description="Whether the network starts from what each pixel by itself says of its noise, if it is black, "
+        "white or Gaussian with the shares and moments of the training images",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",

@@ -29,6 +29,7 @@ from difftime.support.progress import Progress
 from difftime.support.streams import stream
 from difftime.training.checkpoint import BadFile, load_resume, save_resume
 from difftime.training.data import TrainingData
+from difftime.training.optimisers import adam, muon
 from difftime.training.parallel import ALONE, Group
 
 log = logging.getLogger("difftime")
@@ -54,6 +55,7 @@ class Recipe:
     batch: int
     learning_rate: float
     warmup: int
+    optimiser: Literal["adam", "muon"]
     decay: Literal["none", "cosine"]
     clip: float | None
     ema: float
@@ -144,9 +146,9 @@ def _draw(
         u = _places(recipe, generator)[:, share]
         z = torch.randn(*size, data.d, generator=generator, device=data.device)[:, share]
         t, weight = _times(u, score.sde, T, epsilon, recipe)
-        inputs = score.inputs(score.sde.perturb(x0, t, z), t)
-        target, factor = score.regression(z, t)
-        parts.append((inputs.float(), t.float(), target.float(), (weight * factor).float()))
+        x = score.sde.perturb(x0, t, z)
+        target, factor = score.regression(x, z, t)
+        parts.append((score.inputs(x, t).float(), t.float(), target.float(), (weight * factor).float()))
     return _Batches(*(torch.stack(of_seeds, 1) for of_seeds in zip(*parts, strict=True)))
 
 
@@ -165,7 +167,7 @@ def _stop_signal() -> Iterator[threading.Event]:
 
 
 class _Run:
-    """The state of a training that resumes: weights, their average, Adam's moments, and the losses so far."""
+    """The state of a training that resumes: weights, their average, the moments of gradients, and the losses so far."""
 
     def __init__(self, score: NetScore, recipe: Recipe, cell: str, resume: Path | None, group: Group) -> None:
         self.net, self.recipe, self.cell, self.resume, self.group = score.net, recipe, cell, resume, group
@@ -219,19 +221,15 @@ class _Run:
 
     @torch.no_grad()
     def step(self, number: int, gradients: list[Tensor]) -> None:
-        """Adam, then the weights' average, with the warm-up min(ema, (1 + n) / (10 + n)) after n steps."""
+        """A step of the optimiser, then the weights' average. Its decay after n steps: min(ema, (1 + n) / (10 + n))."""
         if self.recipe.clip is not None:
             for model in self.net.by_model(gradients):
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(model)))
                 # a factor of nan for a norm that is not finite: the loss is checked, and says so
                 torch._foreach_mul_(model, (self.recipe.clip / norm).clamp(max=1.0))
         self.count += 1
-        # the kernel itself: constructing torch.optim.Adam imports the compiler, for a second, and each of its steps
-        # takes three times as long
-        torch._fused_adam_(
-            self.parameters, gradients, *self.moments, [], len(gradients) * [self.count], amsgrad=False, maximize=False,
-            beta1=0.9, beta2=0.999, lr=self.recipe.rate(number), weight_decay=0.0, eps=1e-8,
-        )  # fmt: skip
+        update = {"adam": adam, "muon": muon}[self.recipe.optimiser]
+        update(self.net, self.parameters, gradients, self.moments, self.count, self.recipe.rate(number))
         decay = min(self.recipe.ema, (2 + number) / (11 + number))
         torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
 
