@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import yaml
+from difftime.tables.derived import markdown_rows
 from torch import Tensor
 
 from difftime.diffusion.sde import standard_noise
@@ -27,7 +28,6 @@ from difftime.measures.image_elbo import image_elbo, over_images
 from difftime.study.cell import ImageProblem, build, recipe
 from difftime.study.commands.common import dequantised, measured_images
 from difftime.study.settings import Cell, read_study
-from difftime.tables.derived import markdown_rows
 from difftime.training.train import Trained, train
 
 ROOT = Path(__file__).parent.parent

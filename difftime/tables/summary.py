@@ -30,7 +30,8 @@ def summary(tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> 
         known = family == "mixture"
         for table, columns in quantities.items():
             own = tables[table]
-            own = own[own.dataset.map(lambda name, known=known: (settings["kinds"][name] == "mixture") == known)]
+            # a mask of a type of its own: of a table without rows pandas takes it for names of columns
+            own = own[np.array([(settings["kinds"][name] == "mixture") == known for name in own.dataset], bool)]
             groups = own.groupby("sampler", sort=False) if table == "samples" else [("", own)]
             for sampler, part in groups:
                 prefix = f"{sampler}:" if sampler else ""
