@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from difftime.tables.derived import markdown_rows
 from torch import Tensor
 
 from benchmarks import reference

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import yaml
-from difftime.tables.derived import markdown_rows
 from torch import Tensor
 
 from difftime.diffusion.sde import standard_noise
