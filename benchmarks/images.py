@@ -27,7 +27,7 @@ from difftime.study.cell import WEIGHTS, ImageProblem, build, recipe
 from difftime.study.commands.common import dequantised, describe
 from difftime.study.settings import Cell, read_files, read_study
 from difftime.support.streams import stream
-from difftime.tables.derived import markdown_rows
+from difftime.tables.render import markdown_rows
 from difftime.training.checkpoint import save_weights
 from difftime.training.nets.images import usable
 from difftime.training.nets.ncsnpp import ResidualBlock

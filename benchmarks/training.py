@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from difftime.study.settings import Cell, read_study
-from difftime.tables.derived import markdown_rows
+from difftime.tables.render import markdown_rows
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 5
