@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from difftime.tables.derived import markdown_rows
 from torch import Tensor
 
 from benchmarks import reference
@@ -27,7 +28,6 @@ from difftime.study.cell import WEIGHTS, ImageProblem, build, recipe
 from difftime.study.commands.common import dequantised, describe
 from difftime.study.settings import Cell, read_files, read_study
 from difftime.support.streams import stream
-from difftime.tables.render import markdown_rows
 from difftime.training.checkpoint import save_weights
 from difftime.training.nets.images import usable
 from difftime.training.nets.ncsnpp import ResidualBlock

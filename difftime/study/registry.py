@@ -123,10 +123,15 @@ FIGURES = {
         Figure("cost", "samples", True, lambda of: of.mixture and "samples" in of.measures),
         Figure("noises", "summary", True, lambda of: "elbo" in of.measures and of.p_noises > 1),
         Figure("prediction", "prediction", True, lambda of: "elbo" in of.measures and of.times > 1),
-        Figure("sensitivity", "optimum", False, lambda of: "elbo" in of.measures and of.nets * of.sdes > 3),
+        Figure(
+            "sensitivity",
+            "optimum",
+            False,
+            lambda of: "elbo" in of.measures and of.times > 1 and (of.nets > 1 or of.sdes > 2),
+        ),
         Figure("table1", "table1", False, lambda of: not of.mixture and bool({"elbo", "likelihood"} & of.measures)),
         Figure("images", "images", True, lambda of: not of.mixture and "samples" in of.measures),
         Figure("learning", "history", False, lambda of: not of.mixture),
-        Figure("tradeoff", "tradeoff", False, lambda of: bool({"likelihood", "samples"} & of.measures)),
+        Figure("tradeoff", "tradeoff", True, lambda of: bool({"likelihood", "samples"} & of.measures)),
     )
 }
