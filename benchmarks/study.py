@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from difftime.tables.derived import markdown_rows
+from difftime.tables.render import markdown_rows
 
 ROOT = Path(__file__).parent.parent
 TOY = ("figures/fig1.pdf", "figures/fig2.pdf", "figures/fig3.pdf", "figures/fig4.pdf", "figures/quality.pdf",

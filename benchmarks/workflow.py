@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from difftime.tables.derived import markdown_rows
+from difftime.tables.render import markdown_rows
 
 ROOT = Path(__file__).parent.parent
 
