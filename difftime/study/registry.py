@@ -34,6 +34,8 @@ class Derived:
     needs: tuple[str, ...]
     wants: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    texts: str | None = None
+    """"module:name" of what makes {".md": text, ".tex": text} of it; None: all columns as they are."""
 
     @property
     def module(self) -> str:
@@ -97,11 +99,11 @@ DERIVED = {
         ),
         Derived(
             "table1", "difftime.tables.paper:table1", ("training",), ("elbo", "likelihood"),
-            ("elbo_units", "likelihood_units"),
+            ("elbo_units", "likelihood_units"), "difftime.tables.paper:texts",
         ),
         Derived(
             "cheapest", "difftime.optimum.cheapest:cheapest", (), ("elbo", "likelihood", "samples"),
-            ("elbo_units", "likelihood_units"),
+            ("elbo_units", "likelihood_units"), "difftime.optimum.cheapest:texts",
         ),
         Derived(
             "tradeoff", "difftime.optimum.tradeoff:tradeoff", ("training", "cheapest"),
