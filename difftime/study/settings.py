@@ -884,6 +884,9 @@ class ImageNeeds(Settings):
     networks: dict[str, NCSNppSettings] = Field(default={}, description="By the names in the study")
     batches: tuple[Count, ...] = Field(default=(), description="Training images in a batch")
     test_images: tuple[Count, ...] = Field(default=(), description="Test images that are measured")
+    p_noise: tuple[NoiseName, ...] = Field(default=(), description="Where the reverse process starts")
+    components: Count = Field(default=1, description="Gaussians of the p_noise mixture")
+    memory: Count = Field(default=1, description="MB that a job asks for")
 
 
 class FullNoiseSettings(Settings):
@@ -1213,6 +1216,9 @@ class Study(Settings):
             networks={cell.net: cell.network for cell, _ in blocks},
             batches=sorted({cell.training.batch for cell, _ in blocks}),
             test_images=sorted({n for measure, n in wanted.items() if measure in measured and n is not None}),
+            p_noise=self.noises(dataset),
+            components=self.noise.mixture.components,
+            memory=max((self.nets[cell.net].memory or self.datasets[dataset].memory for cell, _ in blocks), default=1),
         )
 
     def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
