@@ -38,6 +38,7 @@ def _interval(row: pd.Series) -> str:
 
 def findings() -> str:
     from difftime.tables.derived import markdown_rows, read, verdict
+
     from difftime.tables.published import T_STAR
 
     best = read(RESULTS / "tables" / "optimum.parquet", "optimum")

@@ -37,6 +37,7 @@ from difftime.diffusion.p_noise import (
 )
 from difftime.diffusion.score import NetScore
 from difftime.diffusion.sde import SDE, VE, VP, Gaussian, Noise, SubVP, matched_noise, standard_noise
+from difftime.diffusion.tabulated import Tabulated
 from difftime.images.pixels import Moments, marginals, mean_variance, moments, scaled
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
 from difftime.study.settings import (
@@ -52,6 +53,7 @@ from difftime.study.settings import (
     NCSNppSettings,
     SDESettings,
     SubVPSettings,
+    TabulatedSettings,
     VEExponentialSettings,
     VPSettings,
 )
@@ -200,9 +202,7 @@ class ImageProblem(Problem):
         if not isinstance(noise, Gaussian | FullGaussian):
             return None
         if isinstance(noise, Gaussian) and not bracket_fits(self.d):
-            log.warning(
-                "WARNING: the lower end of the KL's bracket is left out: memory has no covariance of %d.", self.d
-            )
+            log.warning("WARNING: the lower end of the KL's bracket takes a covariance of %d: left out.", self.d)
             return Bracket(math.nan, kl_upper(*self.marginals(), self.sde, self.T, noise))
         return kl_bracket(*self.moments, self.sde, self.T, noise)
 
@@ -223,9 +223,18 @@ def build_sde(settings: SDESettings) -> SDE:
         return VP(settings.beta_min, settings.beta_max)
     if isinstance(settings, SubVPSettings):
         return SubVP(settings.beta_min, settings.beta_max)
+    if isinstance(settings, TabulatedSettings):
+        tables = {"linear": Tabulated.linear, "scaled-linear": Tabulated.scaled_linear, "cosine": Tabulated.cosine}
+        return tables[settings.schedule](settings.steps)
     if isinstance(settings, VEExponentialSettings):
         return VE.exponential(settings.base)
     return VE(settings.sigma_min, settings.sigma_max, settings.from_zero)
+
+
+def build_mixture(settings: MixtureSettings) -> Mixture:
+    if settings.stds is not None:
+        return Mixture.from_stds(settings.weights, settings.means, settings.stds)
+    return Mixture.from_covariances(settings.weights, settings.means, settings.covariances)
 
 
 def read_images(settings: ImageSettings, data_dir: Path) -> ImageData:
@@ -273,7 +282,7 @@ def build(
     }  # fmt: skip
     network = cell.network
     if isinstance(cell.data, MixtureSettings) and isinstance(network, MLPSettings):
-        density = Mixture.from_covariances(cell.data.weights, cell.data.means, cell.data.covariance_matrices())
+        density = build_mixture(cell.data)
         generators = [stream(seed, "initial weights") for seed in seeds]
         net = MLP(
             density.d, network.width, network.depth, network.activation, network.time_features, generators

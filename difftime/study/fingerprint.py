@@ -13,9 +13,10 @@ from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NOT_FOLLOWED = {
-    "study.fingerprint", "study.settings", "support.files", "support.progress", "support.signals", "tables.schema",
-}  # fmt: skip
+NOT_FOLLOWED = (
+    "study.fingerprint", "study.registry", "study.settings", "support.files", "support.memory", "support.progress",
+    "support.signals", "tables.schema",
+)  # fmt: skip
 """What changes no result: settings reach a rule as its parameters, and `collect` checks every table's form."""
 
 
@@ -29,6 +30,11 @@ def _path(module: str) -> Path | None:
         if candidate.is_file():
             return candidate
     return None
+
+
+def _left_out(module: str) -> bool:
+    """Whether a module, or a package around it, is not followed."""
+    return any(module == one or module.startswith(f"{one}.") for one in NOT_FOLLOWED)
 
 
 def _text(node: object) -> bool:
@@ -89,7 +95,7 @@ def fingerprint(module: str) -> str:
     seen, waiting = {}, [module]
     while waiting:
         name = waiting.pop()
-        if name not in seen and name not in NOT_FOLLOWED:
+        if name not in seen and not _left_out(name):
             seen[name], imported = _parsed(name)
             package = name.rpartition(".")[0]
             waiting += [*imported, package] if package else imported
