@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from difftime.tables.derived import markdown_rows
 from torch import Tensor
 
 from benchmarks import reference
@@ -27,10 +28,8 @@ from difftime.study.cell import WEIGHTS, ImageProblem, build, recipe
 from difftime.study.commands.common import dequantised, describe
 from difftime.study.settings import Cell, read_files, read_study
 from difftime.support.streams import stream
-from difftime.tables.derived import markdown_rows
 from difftime.training.checkpoint import save_weights
 from difftime.training.nets.images import usable
-from difftime.training.nets.ncsnpp import ResidualBlock
 from difftime.training.train import Trained, train
 
 ROOT = Path(__file__).parent.parent
@@ -186,11 +185,8 @@ def _loaded(cell: Cell, weights: dict[str, Tensor], precision: str) -> ImageProb
 
 
 def _network(problem: ImageProblem) -> torch.nn.Module:
-    """The one network of a cell, on images instead of vectors, and with PyTorch's own dropout."""
+    """The one network of a cell, on images instead of vectors."""
     (network,) = problem.score.net.models
-    for module in network.modules():
-        if isinstance(module, ResidualBlock):
-            module.dropout = torch.nn.Dropout(module.dropout.p)
     return network
 
 

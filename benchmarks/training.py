@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from difftime.study.settings import Cell, read_study
 from difftime.tables.derived import markdown_rows
+
+from difftime.study.settings import Cell, read_study
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 5

@@ -176,7 +176,9 @@ def test_tables_and_figures_are_told_kinds_and_not_names() -> None:
     }  # fmt: skip
     assert whole.style("mnist") == {
         "width": 6.75, "font_size": 8.0, "sdes": {"vp": "sub-vp", "ve": "ve-exponential"}, "kind": "mixture",
+        "paper_data": False,
     }  # fmt: skip
+    assert whole.style("toy")["paper_data"]
 
 
 def test_what_no_cell_is_of_is_told_to_no_table() -> None:

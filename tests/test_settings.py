@@ -377,6 +377,11 @@ def test_every_key_has_a_description_in_the_schema_and_on_the_page() -> None:
             assert f"`{key}`" in text
 
 
+def test_every_link_of_the_page_leads_to_a_section() -> None:
+    headings = {line.removeprefix("## ").lower() for line in page().splitlines() if line.startswith("## ")}
+    assert {*re.findall(r"\(#(\w+)\)", page())} <= headings
+
+
 def test_the_only_item_of_a_list_may_stand_without_brackets() -> None:
     block = {"dataset": "toy", "sde": "vp", "net": "mlp-32x2", "T": 0.6, "measure": "elbo"}
     bare = {"study": [block], "p_noise": "standard", "figures": {"skip": "fig4"}}

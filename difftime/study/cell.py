@@ -38,6 +38,7 @@ from difftime.diffusion.p_noise import (
 from difftime.diffusion.score import NetScore
 from difftime.diffusion.sde import SDE, VE, VP, Gaussian, Noise, SubVP, matched_noise, standard_noise
 from difftime.diffusion.tabulated import Tabulated
+from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import Moments, marginals, mean_variance, moments, scaled
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
 from difftime.study.settings import (
@@ -256,7 +257,7 @@ def image_nets(
     channels, height, width = images.shape
     if height != width:
         raise BadImages(f"{images.name} has images of {width} × {height} pixels; the network takes square ones.")
-    options = network.model_dump(include={"width", "multipliers", "blocks", "attention", "dropout"})
+    options = network.model_dump(include={"width", "multipliers", "blocks", "attention", "dropout", "fourier"})
     try:
         models = [NCSNpp(channels, height, **options, generator=stream(seed, "initial weights")) for seed in seeds]
     except ValueError as error:
@@ -296,7 +297,8 @@ def build(
         nets = image_nets(network, images, seeds, precision or usable(network.precision, place), place)
         scale = isinstance(sde, VE) if network.scale_input is None else network.scale_input
         variance = mean_variance(images.train) if scale else 1.0
-        score = NetScore(nets, sde, "noise", scale_input=scale, data_variance=variance)
+        prior = PixelPrior.of(images.train) if network.pixel_prior else None
+        score = NetScore(nets, sde, "noise", scale_input=scale, data_variance=variance, prior=prior)
         # weights and resume states belong to the pixels too: a path says nothing of what is behind it
         common["digest"] = hashlib.sha256(f"{cell.digest()} {images.digest}".encode()).hexdigest()
         return ImageProblem(**common, data=images.digest, score=score, images=images, flip=cell.data.flip, device=place)

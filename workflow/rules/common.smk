@@ -7,6 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from difftime.figures import caption
 from difftime.images.listing import listing
 from difftime.study.collecting import Busy, hold
 from difftime.study.fingerprint import fingerprint

@@ -30,6 +30,7 @@ from difftime.study.settings.nets import NCSNppSettings, NetSettings
 from difftime.study.settings.noise import FITTED, NoiseName, NoiseSettings
 from difftime.study.settings.optimum import OptimumSettings
 from difftime.study.settings.sdes import SDESettings
+from difftime.tables import published
 
 
 def _folder(path: str) -> str:
@@ -179,7 +180,9 @@ class Study(Settings):
     def style(self, dataset: str) -> dict[str, Any]:
         """What a figure of some data is told of the study: its size, and the kinds of the data and of the SDEs."""
         look = {"width": self.figures.width, "font_size": self.figures.font_size}
-        return look | {"sdes": self.plain()["sdes"], "kind": self.datasets[dataset].kind}
+        data = self.datasets[dataset]
+        paper_data = published.TOY.items() <= data.model_dump().items()
+        return look | {"sdes": self.plain()["sdes"], "kind": data.kind, "paper_data": paper_data}
 
     def noises(self, dataset: str) -> tuple[NoiseName, ...]:
         """Where the reverse process of the cells on some data starts."""
