@@ -29,7 +29,7 @@ from typer.testing import CliRunner, Result
 
 from difftime.cli import app
 from difftime.images.pixels import bits_per_dimension
-from difftime.images.readers import mnist5k
+from difftime.images.readers import ImageData, mnist5k
 from difftime.measures.image_elbo import ImageElbo
 from difftime.measures.likelihood import OdeLikelihood, ode_likelihood
 from difftime.measures.quality import directions, perfect_sliced_wasserstein1, projections
@@ -559,6 +559,25 @@ def test_fetch_refuses_what_the_jobs_would_refuse(tmp_path: Path, needs: dict[st
 
 
 # In pieces
+
+
+@pytest.mark.parametrize(("memory", "refused"), [(1, True), (1000, False)])
+def test_fetch_refuses_a_p_noise_that_memory_does_not_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int, refused: bool
+) -> None:
+    """A node may have more than this machine: what jobs ask for counts, if it is more."""
+    monkeypatch.setattr("difftime.study.commands.fetch.available", lambda: 1000)
+    needs = json.dumps({"p_noise": ["standard", "full"], "memory": memory})
+    monkeypatch.setattr(ImageData, "d", 1000)
+    output, settings = tmp_path / "o.json", images_in(tmp_path).canonical()
+    arguments = ("fetch", "--settings", settings, "--output", output, "--needs", needs)
+    if refused:
+        message = refusal(*arguments)
+        assert "The p_noise full in 1000 dimensions takes some 0.1 GB" in message
+        assert "Leave full out" in message
+    else:
+        done(*arguments)
+    assert output.exists() != refused
 
 
 def test_a_cell_worked_on_in_pieces_has_the_bits_of_one_that_was_not(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ docs/figures; `speed` runs the benchmarks.
 
 from __future__ import annotations
 
+import hashlib
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -69,23 +71,47 @@ def findings() -> str:
 
 
 def table1() -> str:
-    return "\n".join((RESULTS / "tables" / f"{name}.md").read_text() for name in ("table1", "table2"))
+    return "\n".join((RESULTS / "tables" / f"{name}.md").read_text(encoding="utf-8") for name in ("table1", "table2"))
 
 
 def speed() -> str:
     from benchmarks import images, study, training, workflow
 
-    cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    cpu = next(
+        line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith("model name")
+    )
     machine = f"{cpu.split(':')[1].strip()}, 2 cores, {platform.system()}, Python {platform.python_version()}"
     return f"Measured on {machine}.\n\n" + "\n".join(part.main() for part in (study, training, images, workflow))
 
 
+def replaced(page: str, part: str, text: str) -> str:
+    """The page with `text` between the markers of a part. Raises SystemExit where a person wrote between them.
+
+    The first marker has a digest of what this program wrote, so that prose that was added or altered is not deleted.
+    """
+    pattern = rf"<!-- {part} begins(?: ([0-9a-f]{{12}}))? -->\n(.*?)\n?<!-- {part} ends -->"
+    found = re.findall(pattern, page, re.DOTALL)
+    if len(found) != 1:
+        raise SystemExit(f"README.md has {len(found)} pairs of markers of {part}; it must have one.")
+    ((digest, old),) = found
+    if old.strip() and digest != _digest(old):
+        raise SystemExit(
+            f"What stands between the markers of {part} in README.md is not what this program wrote: it would be lost. "
+            "Move it out from between them, empty what is left, and run this again."
+        )
+    new = f"<!-- {part} begins {_digest(text)} -->\n{text.strip()}\n<!-- {part} ends -->"
+    return re.sub(pattern, lambda _: new, page, flags=re.DOTALL)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.strip().encode()).hexdigest()[:12]
+
+
 def main(part: str) -> None:
-    text = {"rulegraph": rulegraph, "findings": findings, "table1": table1, "speed": speed}[part]()
     readme = ROOT / "README.md"
-    begin, end = f"<!-- {part} begins -->", f"<!-- {part} ends -->"
-    before, rest = readme.read_text().split(begin)
-    readme.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}")
+    replaced(readme.read_text(encoding="utf-8"), part, "")  # refused, if it is, before twenty minutes of measuring
+    text = {"rulegraph": rulegraph, "findings": findings, "table1": table1, "speed": speed}[part]()
+    readme.write_text(replaced(readme.read_text(encoding="utf-8"), part, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def _parts(folder: Path) -> tuple[Path, Path]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise BadModel(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict):
