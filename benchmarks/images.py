@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from difftime.tables.derived import markdown_rows
 from torch import Tensor
 
 from benchmarks import reference
@@ -28,6 +27,7 @@ from difftime.study.cell import WEIGHTS, ImageProblem, build, recipe
 from difftime.study.commands.common import dequantised, describe
 from difftime.study.settings import Cell, read_files, read_study
 from difftime.support.streams import stream
+from difftime.tables.render import markdown_rows
 from difftime.training.checkpoint import save_weights
 from difftime.training.nets.images import usable
 from difftime.training.train import Trained, train
@@ -75,7 +75,7 @@ def cells() -> tuple[Cell, Cell]:
 
 
 def trained(cell: Cell, problem: ImageProblem) -> Trained:
-    """As the verb `train` does it, without its files."""
+    """As the command `train` does it, without its files."""
     return train(
         problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=recipe(cell, 60),
         seeds=problem.seeds, name=cell.name, cell=problem.digest,

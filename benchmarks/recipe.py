@@ -27,7 +27,6 @@ from difftime.measures.image_elbo import image_elbo, over_images
 from difftime.study.cell import ImageProblem, build, recipe
 from difftime.study.commands.common import dequantised, measured_images
 from difftime.study.settings import Cell, read_study
-from difftime.tables.derived import markdown_rows
 from difftime.training.train import Trained, train
 
 ROOT = Path(__file__).parent.parent

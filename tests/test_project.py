@@ -40,7 +40,7 @@ def test_the_pins_are_within_the_declared_ranges() -> None:
         assert constraints[name] in Requirement(line).specifier, line
 
 
-def test_no_room_knows_the_ones_above_it() -> None:
+def test_no_package_knows_the_ones_above_it() -> None:
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout

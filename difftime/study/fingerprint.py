@@ -1,4 +1,4 @@
-"""A fingerprint of the code that a verb runs, for Snakemake, which does not see edits inside a package.
+"""A fingerprint of the code that a command runs, for Snakemake, which does not see edits inside a package.
 
 The fingerprint is a function of the source alone: equal on every Python and in every locale. `ast.dump` is not, as its
 form changes from one Python to the next, so the syntax tree is written down here.
