@@ -1,7 +1,7 @@
 # Diffusion times: one score per dataset × SDE × network × T, the ELBO taken apart, tables, figures.
 
 
-configfile: "config.yaml"
+configfile: f"{workflow.basedir}/config.yaml"
 
 
 report: "workflow/report/workflow.rst"
@@ -11,7 +11,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/cell.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/measure.smk"
-include: "workflow/rules/report.smk"
+include: "workflow/rules/tables.smk"
 
 
 # --resources gpu=N counts the GPUs of one machine, and is no limit on a cluster
@@ -24,19 +24,12 @@ localrules:
     all,
     tables,
     figures,
-    cells,
+    study,
+    settings,
     cell,
     fetch,
     collect,
-    optimum,
-    scout,
-    refine,
-    refined,
-    bounds,
-    summarise,
-    table1,
-    table2,
-    tradeoff,
+    table,
     figure,
 
 
@@ -47,9 +40,16 @@ rule all:
         rules.figures.input,
 
 
-# To keep to a limit of jobs per second, Snakemake sets a timer whenever a job starts or ends, and each of these sets the
-# next when it goes off: hundreds go off a second after hundreds of jobs. Its default limits nothing here and can go.
 onstart:
+    # To keep to a limit of jobs per second, Snakemake sets a timer whenever a job starts or ends, and each of these sets
+    # the next when it goes off: hundreds go off a second after hundreds of jobs. Its default limits nothing here.
     limit = workflow.scheduling_settings.max_jobs_per_timespan
     if limit and limit.max_jobs >= 100 * limit.timespan:
         workflow.scheduler.job_rate_limiter = None
+    hold_alone(RESULTS)
+
+
+onerror:
+    # with --keep-going a study may lack the tables of a cell: what can be made of the others is made
+    if workflow.execution_settings.keep_going:
+        shell("difftime partial {RESULTS:q} || true")

@@ -20,6 +20,7 @@ from torch import Tensor
 from difftime.training.checkpoint import BadFile, load_resume, load_weights, save_resume, save_weights
 
 CELL = "digest of the cell"
+IDENTITY = {"settings": "digest of the cell", "code": "digest of the code", "data": "digest of the data"}
 
 
 def tensors() -> dict[str, Tensor]:
@@ -138,7 +139,7 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "save", [save_weights, lambda path, tensors, cell: save_resume(path, tensors | {"cell": cell})]
+    "save", [save_weights, lambda path, tensors, cell: save_resume(path, tensors | {"identity": {"settings": cell}})]
 )
 def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path, save: Callable[..., None]) -> None:
     """A limit on the size of files stands in for the disk: both fail in the middle of the writing."""
@@ -162,7 +163,7 @@ def state() -> dict[str, Any]:
     parameter.square().sum().backward()
     adam.step()
     return {
-        "cell": CELL, "block": 3, "net": tensors(), "average": [parameter.detach()],
+        "identity": IDENTITY, "block": 3, "net": tensors(), "average": [parameter.detach()],
         "adam": adam.state_dict(), "losses": torch.arange(6.0).reshape(3, 2),
     }  # fmt: skip
 
@@ -174,22 +175,27 @@ def resume(tmp_path: Path) -> Path:
 
 
 def test_a_resume_state_comes_back_to_the_bit(resume: Path) -> None:
-    assert same(load_resume(resume, CELL), state())
+    assert same(load_resume(resume, IDENTITY), state())
 
 
 def test_where_there_is_no_resume_state_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
-    assert load_resume(tmp_path / "resume.pt", CELL) is None
+    assert load_resume(tmp_path / "resume.pt", IDENTITY) is None
 
 
-def test_the_resume_state_of_another_cell_is_none_of_this_one(resume: Path) -> None:
-    assert load_resume(resume, "another") is None
+@pytest.mark.parametrize("others", [["settings"], ["code"], ["data"], ["settings", "data"]])
+def test_a_resume_state_of_other_settings_code_or_data_is_refused_with_the_reason(
+    resume: Path, others: list[str]
+) -> None:
+    reason = " and ".join(f"other {what}" for what in others)
+    with pytest.raises(BadFile, match=rf"resume\.pt was left by {reason}, so it is not used"):
+        load_resume(resume, IDENTITY | dict.fromkeys(others, "another"))
 
 
 @pytest.mark.parametrize("keep", [0, 1, 31, 32, 33, 1000, -1])
 def test_a_resume_state_that_was_cut_short_is_refused(resume: Path, keep: int) -> None:
     resume.write_bytes(resume.read_bytes()[:keep])
     with pytest.raises(BadFile, match=r"resume\.pt does not match its checksum|is not a resume state"):
-        load_resume(resume, CELL)
+        load_resume(resume, IDENTITY)
 
 
 @pytest.mark.parametrize("place", [0, 31, 32, 500, -1])
@@ -198,7 +204,7 @@ def test_a_resume_state_with_a_flipped_byte_is_refused(resume: Path, place: int)
     content[place] ^= 1
     resume.write_bytes(content)
     with pytest.raises(BadFile, match=r"resume\.pt does not match its checksum"):
-        load_resume(resume, CELL)
+        load_resume(resume, IDENTITY)
 
 
 class Bomb:
@@ -222,7 +228,7 @@ HOW = {
     "in torch's older format": lambda bomb: saved(
         state() | {"extra": bomb}, _use_new_zipfile_serialization=False
     ),
-    "in place of the digest": lambda bomb: saved(state() | {"cell": bomb}),
+    "in place of the digest": lambda bomb: saved(state() | {"identity": bomb}),
     "as a plain pickle": pickle.dumps,
 }  # fmt: skip
 
@@ -234,7 +240,7 @@ def test_a_resume_state_with_code_in_it_is_refused_and_its_code_not_run(resume: 
     payload = HOW[how](Bomb(tmp_path / "boom"))
     resume.write_bytes(hashlib.sha256(payload).digest() + payload)
     with pytest.raises(BadFile, match=r"resume\.pt is not a resume state of this program"):
-        load_resume(resume, CELL)
+        load_resume(resume, IDENTITY)
     assert not (tmp_path / "boom").exists()
     with suppress(RuntimeError):  # it goes off before torch finds that the pickle is not in its format
         torch.load(io.BytesIO(payload), weights_only=False)
@@ -243,17 +249,17 @@ def test_a_resume_state_with_code_in_it_is_refused_and_its_code_not_run(resume: 
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"a", b"hello" * 30, saved([CELL]), saved({"block": 3}), saved(state())[:-100]],
+    [b"", b"a", b"hello" * 30, saved([IDENTITY]), saved({"block": 3}), saved(state())[:-100]],
     ids=["empty", "a letter", "text", "a list", "no cell", "cut short before the checksum"],
 )
 def test_a_file_with_a_right_checksum_that_is_no_resume_state_is_refused(resume: Path, payload: bytes) -> None:
     resume.write_bytes(hashlib.sha256(payload).digest() + payload)
     with pytest.raises(BadFile, match=r"resume\.pt is not a resume state of this program"):
-        load_resume(resume, CELL)
+        load_resume(resume, IDENTITY)
 
 
 def test_a_resume_state_that_cannot_be_written_leaves_the_old_one(resume: Path) -> None:
     with pytest.raises((AttributeError, pickle.PicklingError)):
         save_resume(resume, state() | {"extra": lambda: None})
-    assert same(load_resume(resume, CELL), state())
+    assert same(load_resume(resume, IDENTITY), state())
     assert [*resume.parent.iterdir()] == [resume]

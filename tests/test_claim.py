@@ -41,7 +41,7 @@ def trained(sde: str) -> pd.DataFrame:
             recipe=recipe(cell, 60.0),
             seeds=problem.seeds,
             name=cell.name,
-            cell="",
+            identity={},
         ).weights
         problem.score.net.load_state_dict(weights)
         ends = end_terms(problem.density, problem.sde, problem.noise("standard"), **place, points=1, seed="test")

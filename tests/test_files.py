@@ -15,7 +15,7 @@ from shutil import rmtree
 
 import pytest
 
-from difftime.support.files import atomic, discard
+from difftime.support.files import atomic, discard, expanded
 
 OLD, NEW = b"what was there before", b"what is to be there now" * 10
 
@@ -128,7 +128,28 @@ def test_a_full_disk_is_an_os_error_and_leaves_the_old_file(path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert error.value.errno == errno.EFBIG
+    assert error.value.filename == str(path)
     assert only(path, OLD)
+
+
+def test_no_space_left_is_said_with_the_path_and_leaves_the_old_file(path: Path) -> None:
+    """The writers' own errors name no file, as the system does not when a write fails."""
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"), atomic(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert only(path, OLD)
+
+
+def test_an_error_that_names_its_file_keeps_it(path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="another"), atomic(path):
+        (path.parent / "another").read_bytes()
+
+
+def test_a_tilde_is_the_home_folder_and_only_at_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert expanded("~/data") == expanded(Path("~/data")) == Path("/somewhere/data")
+    assert expanded("a~b/~") == Path("a~b/~")
+    with pytest.raises(FileNotFoundError, match="~nobody-of-this-name/x"):
+        expanded("~nobody-of-this-name/x")
 
 
 def without_privileges(action: Callable[[], None]) -> int:

@@ -562,7 +562,7 @@ def test_fetch_refuses_what_the_jobs_would_refuse(tmp_path: Path, needs: dict[st
 
 
 def test_a_cell_worked_on_in_pieces_has_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
-    """Training, BPD and ELBO by their commands, each of which is ended again and again, by SIGTERM or SIGKILL."""
+    """Training, BPD and ELBO by their commands, each ended again and again, by signals that ask and by SIGKILL."""
     settings = a_cell(images_in(tmp_path), seeds=1, training=TRAINING | {"steps": 150})
     path, whole = write(tmp_path / "pieces", settings), write(tmp_path / "whole", settings)
     verbs = {"train": RESUME, "bpd": verb.RESUME, "image-elbo": elbo_verb.RESUME}
@@ -572,7 +572,7 @@ def test_a_cell_worked_on_in_pieces_has_the_bits_of_one_that_was_not(tmp_path: P
     options["train"] = ["--checkpoint-minutes", "0"]
     for name, resume in verbs.items():
         command, state, codes = [sys.executable, "-m", "difftime.cli", name, str(path), *options[name]], None, []
-        for end in (signal.SIGTERM, signal.SIGKILL):
+        for end in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL):
             process, before = subprocess.Popen(command, stderr=subprocess.DEVNULL), state
             while process.poll() is None and state == before:
                 file = path.parent / resume

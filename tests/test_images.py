@@ -35,6 +35,7 @@ from difftime.images.readers import (
     mnist,
     mnist5k,
     npz,
+    remark,
 )
 
 
@@ -496,6 +497,47 @@ def test_a_flat_folder_needs_images_and_a_share(tmp_path: Path, files: int, shar
         folder(tmp_path, test_share=share)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_images_are_turned_as_their_exif_orientation_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, orientation: int, ending: str
+) -> None:
+    """As a camera stores it: one scene of 16 × 8 pixels, brightest at the lower left, in each of eight orientations."""
+    scene = np.repeat(np.linspace(250, 5, 16).astype(np.uint8)[None], 8, 0)
+    scene[:4] //= 2
+    stored = {
+        1: scene, 2: scene[:, ::-1], 3: scene[::-1, ::-1], 4: scene[::-1], 5: scene.T, 6: scene.T[::-1],
+        7: scene.T[::-1, ::-1], 8: scene.T[:, ::-1],
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for half, array, options in (("train", stored, {"exif": exif}), ("test", scene, {})):
+        (tmp_path / half).mkdir()
+        Image.fromarray(np.ascontiguousarray(array)).save(tmp_path / half / f"a.{ending}", quality=100, **options)
+    data = folder(tmp_path)
+    assert data.shape == (1, 8, 16)
+    assert np.abs(data.train[0, 0].numpy().astype(int) - scene).max() <= (0 if ending == "png" else 6)
+    said = caplog.text.count("1 of the 2 images"), caplog.text.count("as their EXIF orientation says")
+    assert said == (orientation > 1, orientation > 1)
+
+
+def test_of_an_animated_png_the_first_frame_is_read_and_said_once(
+    split: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = [Image.fromarray(pixels(4, 4, seed=seed)) for seed in (8, 9)]
+    for name in ("0", "1"):
+        frames[0].save(split / "train" / f"{name}.png", save_all=True, append_images=frames[1:])
+    assert (folder(split).train[0, 0].numpy() == pixels(4, 4, seed=8)).all()
+    assert caplog.text.count("2 of the 6 images") == caplog.text.count("only the first is read") == 1
+
+
+def test_an_empty_file_is_refused_by_name(split: Path) -> None:
+    (split / "train" / "1.png").write_bytes(b"")
+    with pytest.raises(BadImages, match=r"1\.png cannot be read .*the file is empty") as error:
+        folder(split)
+    assert "BytesIO" not in str(error.value)
+
+
 # NumPy archives
 
 
@@ -533,7 +575,14 @@ WRONG: dict[str, tuple[dict[str, np.ndarray], dict[str, float], str]] = {
     "16 bits": ({"train": GOOD.astype(np.uint16), "test": GOOD}, {}, "train .* is uint16"),
     "booleans": ({"train": GOOD > 3, "test": GOOD}, {}, "train .* is bool"),
     "missing key": ({"train": GOOD, "labels": GOOD}, {}, "found: labels, train"),
-    "both forms": ({"train": GOOD, "test": GOOD, "images": GOOD}, {}, "either the keys"),
+    "two pairs": (dict.fromkeys(("train", "test", "x_train", "x_test"), GOOD), {}, "may be read by train or x_train"),
+    "two unnamed": ({"arr_0": GOOD, "arr_1": GOOD[:2]}, {"test_share": 0.5}, "may be read by arr_0 or arr_1; found"),
+    "own names": ({"a": GOOD, "b": GOOD}, {}, r"none of the arrays train and test, .*; found: a, b\. Write .* train="),
+    "both forms": (
+        {"train": GOOD, "test": GOOD, "images": GOOD},
+        {},
+        r"may be read by train or images; found: images, test, train\. Write .* train=\.\.\., test=",
+    ),
     "no arrays": ({}, {}, "found: none"),
     "no test images": ({"train": GOOD, "test": GOOD[:0]}, {}, r"no test images .*\(0, 1, 4, 4\)"),
     "no pixels": ({"train": GOOD[:, :0], "test": GOOD[:, :0]}, {}, "no training images"),
@@ -579,10 +628,64 @@ def test_an_npz_with_a_flipped_bit_is_refused(archive: Arrays) -> None:
         npz(path)
 
 
-def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
-    np.save(tmp_path / "set.npy", GOOD)
-    with pytest.raises(BadImages, match=r"single array"):
+def test_an_array_by_itself_is_split_as_in_an_archive_and_only_mapped_into_memory(
+    archive: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, load, kinds = pixels(50, 4, 4, 3), np.load, []
+    np.save(tmp_path / "set.npy", whole)
+    wanted = npz(archive(images=whole), test_share=0.4)
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        kinds.append(type(found := load(*arguments, **options)))
+        return found
+
+    monkeypatch.setattr(np, "load", watched)
+    assert npz(tmp_path / "set.npy", channels=3, test_share=0.4).digest == wanted.digest
+    assert kinds == [np.memmap]
+    with pytest.raises(BadImages, match=r"set\.npy is not split.* test_share"):
         npz(tmp_path / "set.npy")
+
+
+@pytest.mark.parametrize("damage", ["cut", "floats", "objects"])
+def test_an_array_by_itself_that_is_damaged_or_no_pixels_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "set.npy"
+    np.save(path, {"floats": GOOD / 255, "objects": np.array([{}] * 3)}.get(damage, GOOD))
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BadImages, match=r"set\.npy (cannot be read|is float64)"):
+        npz(path, test_share=0.5)
+
+
+PAIRS = [("train", "test"), ("train_images", "test_images"), ("x_train", "x_test")]
+
+
+@pytest.mark.parametrize("names", PAIRS)
+def test_an_npz_has_the_names_that_people_use_with_labels_beside(
+    archive: Arrays, caplog: pytest.LogCaptureFixture, names: tuple[str, str]
+) -> None:
+    """As of this project, of MedMNIST, of Keras."""
+    train, test = pixels(7, 4, 4), pixels(3, 4, 4, seed=1)
+    labels = {"y_train": np.arange(7), "test_labels": np.arange(3)[:, None], "y_test": np.array(["a", "b", "c"])}
+    data = npz(archive(**dict(zip(names, (train, test), strict=True)), **labels))
+    assert data.digest == npz(archive(train=train, test=test)).digest
+    assert not caplog.text
+
+
+def test_the_validation_images_of_medmnist_are_not_used_and_said(
+    archive: Arrays, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = npz(archive(train_images=GOOD, val_images=GOOD, test_images=GOOD, val_labels=np.arange(5)))
+    assert (len(data.train), len(data.test)) == (5, 5)
+    assert caplog.text.count("the images val_images of") == 1
+
+
+@pytest.mark.parametrize("beside", [{}, {"arr_1": np.arange(50)}, {"mu": np.zeros(9), "sigma": np.eye(9)}])
+def test_the_array_without_a_name_of_evaluation_batches_is_split_by_a_share(
+    archive: Arrays, beside: dict[str, np.ndarray]
+) -> None:
+    whole = pixels(50, 4, 4, 3)
+    data = npz(archive(arr_0=whole, **beside), test_share=0.4)
+    assert data.digest == npz(archive(images=whole), test_share=0.4).digest
 
 
 def test_another_zip_archive_is_refused(tmp_path: Path) -> None:
@@ -613,6 +716,25 @@ def test_the_digest_knows_pixels_shapes_and_the_split(archive: Arrays) -> None:
     ]
     assert len({npz(archive(**arrays)).digest for arrays in variants}) == len(variants)
     assert npz(archive(**variants[0])).digest == npz(archive(**variants[0])).digest
+
+
+@pytest.mark.parametrize(("largest", "said"), [(1, True), (2, False)])
+def test_bits_that_are_stored_as_bytes_are_said_once(
+    archive: Arrays, caplog: pytest.LogCaptureFixture, largest: int, said: bool
+) -> None:
+    remark(npz(archive(train=pixels(9, 4, 4) % (largest + 1), test=pixels(5, 4, 4, seed=1) % 2)))
+    assert caplog.text.count("is above 1. Pixels are taken to be of 8 bits") == said
+
+
+def test_test_images_that_are_also_training_images_are_counted_and_said_once(
+    archive: Arrays, caplog: pytest.LogCaptureFixture
+) -> None:
+    train, test = pixels(20, 4, 4), pixels(10, 4, 4, seed=1)
+    remark(npz(archive(train=train, test=test)))
+    assert not caplog.text
+    test[[2, 5, 7]] = train[[3, 3, 0]]
+    remark(npz(archive(train=train, test=test)))
+    assert caplog.text.count("3 of the 10 test images of set are also training images") == 1
 
 
 def test_a_batch_that_cannot_be_filled_is_refused_beforehand(archive: Arrays) -> None:

@@ -272,7 +272,7 @@ def test_every_process_has_dropout_of_its_own(tmp_path: Path) -> None:
         problem = build(cell)
         trained = train.train(
             problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=recipe(cell, 60.0),
-            seeds=problem.seeds, name="a cell", cell="digest", group=Other(rank),
+            seeds=problem.seeds, name="a cell", identity={}, group=Other(rank),
         )  # fmt: skip
         found.append(trained.weights)
     assert apart(found[0], found[1]) == 0

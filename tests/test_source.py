@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, which
 
 import pytest
 
@@ -34,14 +36,17 @@ def fingerprints() -> dict[str, str]:
     """Of every verb, of the tables and of every figure."""
     forget()
     figures = [f"figures.{path.stem}" for path in (source.ROOT / "figures").glob("[a-z]*.py")]
-    return {name: source.fingerprint(name) for name in (*(f"study.commands.{verb}" for verb in VERBS), "tables.derived", *figures)}
+    return {
+        name: source.fingerprint(name)
+        for name in (*(f"study.commands.{verb}" for verb in VERBS), "tables.derived", *figures)
+    }
 
 
 def changed(module: Path, old: str, new: str) -> set[str]:
     """Whose fingerprint changes with an edit."""
-    before, text = fingerprints(), module.read_text()
+    before, text = fingerprints(), module.read_text(encoding="utf-8")
     assert old in text
-    module.write_text(text.replace(old, new, 1))
+    module.write_text(text.replace(old, new, 1), encoding="utf-8")
     after = fingerprints()
     return {name for name in before if before[name] != after[name]}
 
@@ -58,7 +63,7 @@ def test_a_copy_of_the_package_has_the_fingerprints_of_the_package(package: Path
 def test_comments_empty_lines_and_words_at_the_end_of_every_module_change_nothing(package: Path, extra: str) -> None:
     before = fingerprints()
     for module in package.rglob("*.py"):
-        module.write_text(module.read_text() + extra)
+        module.write_text(module.read_text(encoding="utf-8") + extra, encoding="utf-8")
     assert fingerprints() == before
 
 
@@ -66,11 +71,11 @@ def test_no_docstring_and_no_layout_matters(package: Path) -> None:
     """Every module is written anew from its syntax tree, with other docstrings and without comments."""
     before = fingerprints()
     for module in package.rglob("*.py"):
-        tree = ast.parse(module.read_text())
+        tree = ast.parse(module.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node):
                 node.body[0] = ast.Expr(ast.Constant("other words"))
-        module.write_text(ast.unparse(ast.fix_missing_locations(tree)))
+        module.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
     assert fingerprints() == before
 
 
@@ -90,13 +95,24 @@ def test_a_docstring_is_known_from_a_text_that_is_used(package: Path) -> None:
 
 def test_a_verb_is_covered_with_what_it_imports_and_no_further(package: Path) -> None:
     assert changed(package / "measures" / "elbo.py", "0.5 * weight", "0.25 * weight") == {"study.commands.elbo"}
-    assert changed(package / "measures" / "rk45.py", "MAX_FACTOR = 0.9", "MAX_FACTOR = 0.8") == {"study.commands.likelihood", "study.commands.samples"}
-    assert changed(package / "study" / "commands" / "samples.py", "OUTPUTS = ", "OUTPUTS = OUTPUTS_TOO = ") == {"study.commands.samples"}
+    assert changed(package / "measures" / "rk45.py", "MAX_FACTOR = 0.9", "MAX_FACTOR = 0.8") == {
+        "study.commands.likelihood",
+        "study.commands.samples",
+    }
+    assert changed(package / "study" / "commands" / "samples.py", "OUTPUTS = ", "OUTPUTS = OUTPUTS_TOO = ") == {
+        "study.commands.samples"
+    }
     assert changed(package / "tables" / "derived.py", "finite.std(ddof=1)", "finite.std(ddof=0)") >= {"tables.derived"}
 
 
 def test_what_every_verb_rests_on_covers_every_verb(package: Path) -> None:
-    for module in ("diffusion/sde.py", "study/cell.py", "training/nets/mlp.py", "study/commands/common.py", "support/streams.py"):
+    for module in (
+        "diffusion/sde.py",
+        "study/cell.py",
+        "training/nets/mlp.py",
+        "study/commands/common.py",
+        "support/streams.py",
+    ):
         assert changed(package / module, "\n\n\n", "\n\nnew = 1\n\n") == {f"study.commands.{verb}" for verb in VERBS}
 
 
@@ -119,6 +135,84 @@ def test_an_import_inside_a_function_is_followed(package: Path) -> None:
     assert source.fingerprint("late") != first
 
 
+OF_ALL_KINDS = r'''
+a = f"", f"plain", f"{{{x}}}", f"a{x=}b", "a" f"{x!r:>{w}.{n}f}" "b" f"", rf"\d{x:%H:%M}", f"{x:}", f"{'a' 'b'}"
+b = u"text", b"\xff", "é × \u2192 \U0001fae8 🫨", 1_000, 0x10, 1e400, 1e-5, 1j, ..., None, True, x[1:2, ::3, *y]
+@decorated(by=1)
+def f(a, /, b=1, *c, d: int = 2, **e) -> int:
+    """A docstring."""
+    with (a as b, c as d):
+        return (yield (z := lambda *x, y=1: x))
+class C(B, metaclass=M):
+    x: int = 1
+    """Of x."""
+async def g():
+    async with a as b, c:
+        return [x async for x in await y if x]
+match x:
+    case [1, *_] | {"a": None, **rest} | C(x=1) if y:
+        pass
+try:
+    pass
+except* A as error:
+    raise error from None
+'''
+"""Whose syntax trees, or their dumps, differ between Pythons."""
+
+
+def test_the_fingerprint_is_the_same_on_every_python(package: Path) -> None:
+    """3.11, 3.12 and 3.13 gave this one."""
+    (package / "words.py").write_text(OF_ALL_KINDS, encoding="utf-8")
+    assert source.fingerprint("words") == "c9f7350e9814"
+
+
+@pytest.mark.parametrize("python", [f"python3.{minor}" for minor in range(11, 16)])
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C", "en_US.ISO-8859-1"])
+def test_other_pythons_and_locales_give_these_fingerprints(python: str, locale: str, package: Path) -> None:
+    """Whichever are there; the package has letters outside ASCII in every module."""
+    (package / "words.py").write_text(OF_ALL_KINDS, encoding="utf-8")
+    program = which(python)
+    if program is None or subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip(f"{python} is not there")
+    names = ["words", *fingerprints()]
+    asked = f"from difftime.study.fingerprint import fingerprint; print(*map(fingerprint, {names}))"
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": locale}
+    environment |= {"PYTHONPATH": str(package.parent), "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [program, "-c", asked]
+    found = subprocess.run(
+        command, env=environment, cwd=package.parent, capture_output=True, text=True, check=True
+    ).stdout
+    assert found.split() == [source.fingerprint(name) for name in names]
+
+
+def test_line_ends_of_another_system_change_nothing(package: Path) -> None:
+    before = fingerprints()
+    for module in package.rglob("*.py"):
+        module.write_bytes(module.read_bytes().replace(b"\n", b"\r\n"))
+    assert fingerprints() == before
+
+
+def test_a_job_runs_the_code_it_was_planned_with(package: Path) -> None:
+    source.require(source.fingerprint("study.commands.train"), "study.commands.train")
+
+
+def test_a_job_whose_code_was_edited_since_it_was_planned_refuses(package: Path) -> None:
+    """Also where the edit is reverted later: the weights of the edited code are never made."""
+    planned = source.fingerprint("study.commands.train")
+    edited = package / "diffusion" / "sde.py"
+    edited.write_text(edited.read_text(encoding="utf-8") + "\nnew = 1\n", encoding="utf-8")
+    forget()
+    with pytest.raises(source.OtherCode) as error:
+        source.require(planned, "study.commands.train")
+    said = str(error.value)
+    assert "\n" not in said
+    assert planned in said
+    assert source.fingerprint("study.commands.train") in said
+    assert str(package) in said
+    assert "run snakemake again" in said
+    assert "pip install" in said
+
+
 def test_two_modules_that_import_each_other_have_a_fingerprint(package: Path) -> None:
     (package / "one.py").write_text("from difftime import other\n")
     (package / "other.py").write_text("import os\nfrom difftime.one import x\n")
@@ -127,8 +221,11 @@ def test_two_modules_that_import_each_other_have_a_fingerprint(package: Path) ->
 
 @pytest.mark.parametrize("module", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_package_imports_itself_only_in_the_form_that_is_followed(module: Path) -> None:
-    for node in ast.walk(ast.parse(module.read_text())):
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
+        if isinstance(node, ast.ImportFrom) and node.module == "difftime":
+            names = {alias.name for alias in node.names} - {"__version__"}
+            assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in names)
         if isinstance(node, ast.Import):
             assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "difftime"]

@@ -13,11 +13,12 @@ from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.score import ExactScore, NetScore
 from difftime.diffusion.sde import SDE, VP
 from difftime.measures.elbo import path_terms
+from difftime.support.signals import Interrupted
 from difftime.support.streams import stream
 from difftime.training import train as module
 from difftime.training.data import MixtureSample
 from difftime.training.nets.mlp import MLP
-from difftime.training.train import Diverged, Interrupted, Recipe, Trained, train
+from difftime.training.train import Diverged, Recipe, Trained, train
 
 RECIPE = Recipe(
     weighting="likelihood",
@@ -33,7 +34,7 @@ RECIPE = Recipe(
 )
 BLOCK = RECIPE.block
 SEEDS = ["0/a", "0/b", "0/c"]
-ARGUMENTS = {"T": 0.6, "epsilon": 1e-3, "name": "a cell", "cell": "digest"}
+ARGUMENTS = {"T": 0.6, "epsilon": 1e-3, "name": "a cell", "identity": {"settings": "a", "code": "b"}}
 
 
 def score(seeds: list[str], sde: SDE | None = None) -> NetScore:
@@ -126,18 +127,22 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(
     assert torch.equal(resumed.loss, whole.loss)
 
 
-def test_sigterm_saves_a_state_at_once(toy: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_asks_to_stop_saves_a_state_at_once(
+    toy: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: signal.Signals
+) -> None:
     resume = tmp_path / "resume.pt"
-    draw = module._draw
+    draw, before = module._draw, signal.signal(asked, signal.SIG_DFL)
 
     def signalled(*arguments):
         if arguments[2] == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), asked)
         return draw(*arguments)
 
     monkeypatch.setattr(module, "_draw", signalled)
     with pytest.raises(Interrupted, match=f"after step {2 * BLOCK}"):
         run(toy, resume=resume)
+    assert signal.signal(asked, before) is signal.SIG_DFL
     monkeypatch.setattr(module, "_draw", draw)
     assert equal(run(toy, resume=resume), run(toy))
 
@@ -152,10 +157,14 @@ def test_a_damaged_resume_state_is_reported_and_training_starts_anew(
     assert "step 0" in caplog.text
 
 
-def test_a_resume_state_of_other_settings_is_not_used(toy: Mixture, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["settings", "code"])
+def test_a_resume_state_of_other_settings_or_code_is_not_used_and_the_log_says_why(
+    toy: Mixture, tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str
+) -> None:
     resume = tmp_path / "resume.pt"
     run(toy, recipe=Recipe(**{**RECIPE.__dict__, "checkpoint_minutes": 1e-9}), resume=resume)
-    assert equal(run(toy, resume=resume, cell="another digest"), run(toy))
+    assert equal(run(toy, resume=resume, identity=ARGUMENTS["identity"] | {other: "c"}), run(toy))
+    assert f"{resume} was left by other {other}, so it is not used. Starting from step 0 instead." in caplog.text
 
 
 def test_divergence_names_the_step_the_cell_and_the_last_good_loss(

@@ -43,6 +43,18 @@ class Mixture:
             torch.tensor(weights, dtype=torch.float64), torch.tensor(means, dtype=torch.float64), variances, axes
         )
 
+    @classmethod
+    def from_stds(cls, weights: Sequence, means: Sequence, stds: Sequence) -> Mixture:
+        """From nested sequences, without correlations: weights [K], means [K][d], stds [K][1 or d].
+
+        A single standard deviation holds for all d coordinates. Raises ValueError as `from_covariances` does.
+        """
+        d = len(means[0])
+        wide = [[*std] * d if len(std) == 1 else std for std in stds]
+        # squared by Python, as every trained cell's density is: a tensor's square may differ in the last bit
+        diagonals = [[[std[i] ** 2 if i == j else 0.0 for j in range(d)] for i in range(d)] for std in wide]
+        return cls.from_covariances(weights, means, diagonals)
+
     @property
     def d(self) -> int:
         """The number of dimensions, D in the paper's formulas."""

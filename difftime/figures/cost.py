@@ -1,44 +1,34 @@
-"""What samples cost, against the diffusion time: evaluations of the score and seconds.
-
-From the `cost` table. The number of evaluations is a mean over seeds with its standard error; the seconds are one
-measurement for all seeds together, which differs from run to run and from machine to machine.
+"""**What samples cost**: evaluations of the score per sample against the diffusion time, one column per SDE. The
+reverse SDE takes the steps of Euler–Maruyama that the settings give it per unit of time, so its cost is proportional
+to T by choice. The probability-flow ODE is solved by RK45, whose right-hand-side calls follow from its tolerance; all
+samples of a seed are solved as one system. Points are means over seeds ± their standard errors. The reverse process
+starts from the standard p_noise; where that was not measured, from the plainest p_noise that was.
 """
 
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from difftime.figures import style
-from difftime.study.settings import FigureSettings
-
-
-def _curves(axes: Axes, rows: pd.DataFrame, mean: str, se: str | None, linestyle: str | tuple) -> None:
-    """One line per sampler, each the `mean` column with the `se` column as its uncertainty."""
-    for sampler, look in style.SAMPLERS.items():
-        own = rows[rows.sampler == sampler]
-        errors = own[se] if se else float("nan")
-        line = own[["T", "seeds"]].assign(mean=own[mean], se=errors, finite=own.seeds.where(own[mean].notna(), 0))
-        style.curve(axes, line, look, linestyle)
+from difftime.figures.settings import FigureSettings
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
-    """One column per SDE; above evaluations per sample, below seconds; one line per sampler."""
-    rows = style.select(frame, dataset=settings.dataset, net=settings.net, p_noise=settings.p_noise)
+    """One column per SDE, one line per sampler."""
+    rows = style.of_one_noise(frame)
     sdes = style.sdes_of(rows)
-    figure, grid = style.panels(settings, 2, len(sdes), 3.6, sharex=True, sharey="row")
-    for sde, (evaluations, seconds) in zip(sdes, grid.T, strict=True):
-        own, linestyle = rows[rows.sde == sde], style.line_style(sde, sdes)
-        _curves(evaluations, own, "nfe", "nfe_se", linestyle)
-        _curves(seconds, own, "seconds", None, linestyle)
-        evaluations.set_title(style.sde_title(sde), loc="left", fontweight="bold")
-        style.time_axis(seconds)
+    figure, grid = style.panels(settings, 1, len(sdes), 2.3, sharex=True, sharey=True)
+    for sde, axes in zip(sdes, grid[0], strict=True):
+        for sampler, look in style.SAMPLERS.items():
+            own = rows[(rows.sde == sde) & (rows.sampler == sampler)]
+            if len(own):
+                style.curve(axes, style.mean_over_seeds(own, "nfe"), look, style.line_style(sde, settings))
+        style.heading(axes, style.sde_title(sde, settings))
+        style.time_axis(axes)
     grid[0, 0].set_ylabel("score evaluations\nper sample [1]")
-    grid[1, 0].set_ylabel("wall-clock time,\nall samples [s]")
-    for axes in grid[:, 0]:
-        axes.set_ylim(0, None)
+    grid[0, 0].set_ylim(0, None)
     style.legend(figure, 2)
     said = style.settings_of(rows, "dataset", "net", "p_noise")
-    style.footer(figure, settings, [*said, "seconds: one run, without repetition"])
+    style.footer(figure, settings, [*said, style.samples_of(rows)])
     return figure

@@ -1,9 +1,11 @@
-"""The paper's Fig. 2: the ELBO taken apart, against the diffusion time.
-
-From the `summary` table, in nats. Left: what is lost in Eq. 11, the mismatch KL[p(x,T) || p_noise], which falls with
-T, and the gap G(s,T), which rises. Right: what is left, the ELBO, below its ceiling E log p_data, with the
-log-likelihoods of the two models that share one score. The ELBO bounds the reverse SDE's, not that of the
-probability-flow ODE.
+"""**The ELBO taken apart** (the paper's Fig. 2, Eq. 11), in nats, one row per SDE. Left, on a logarithmic axis, what
+the ELBO loses below its ceiling E log p_data: the mismatch KL[p(x,T) || p_noise] and the gap G(s,T) of an imperfect
+score. Right, what remains. The ELBO bounds the log-likelihood of the *reverse SDE*, which is computed from its density
+on a grid in one dimension. The *probability-flow ODE* with the same score is another model, whose log-likelihood may
+lie on either side of the ELBO. Points are means over seeds ± their standard errors. T* maximises the mean ELBO,
+interpolated between the times; its interval is a bootstrap over seeds and knows nothing of the distance between the
+times. The reverse process starts from the standard p_noise; where that was not measured, from the plainest p_noise
+that was.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from difftime.figures import style
-from difftime.study.settings import FigureSettings
+from difftime.figures.settings import FigureSettings
 
 LOST = ("kl", "gap")
 LEFT = ("log_q_ode", "log_q_sde", "elbo")
@@ -38,7 +40,8 @@ def ceiling(rows: pd.DataFrame) -> float:
 def loss_limits(rows: pd.DataFrame) -> tuple[float, float]:
     """The left-hand axis [nats]: KL and gap, down to a hundredth of the smallest gap, where KL no longer matters."""
     low, high = style.gap_limits(_line(rows, "gap")["mean"])
-    return low / 100, max(high, 1.5 * _line(rows, "kl")["mean"].max())
+    kl = _line(rows, "kl")["mean"].max()
+    return low / 100, max(high, 1.5 * kl) if math.isfinite(kl) else high
 
 
 def value_limits(rows: pd.DataFrame) -> tuple[float, float]:
@@ -46,39 +49,37 @@ def value_limits(rows: pd.DataFrame) -> tuple[float, float]:
 
     At least 1 nat. The ends of the curves may lie tens of nats lower and would press the optimum flat: arrows say so.
     """
+    best = [value for _, group in rows.groupby("sde") if math.isfinite(value := _line(group, "elbo")["mean"].max())]
     top = ceiling(rows)
-    best = [_line(group, "elbo")["mean"].max() for _, group in rows.groupby("sde")]
-    span = max([1.0, *(2.5 * (top - value) for value in best if math.isfinite(value))])
+    if not math.isfinite(top):
+        top = max(best, default=0.0)
+    span = max([1.0, *(2.5 * (top - value) for value in best)])
     return top - span, top + 0.12 * span
 
 
-def _losses(axes: Axes, rows: pd.DataFrame, linestyle: str | tuple, skipped: list[str]) -> None:
-    for quantity in LOST:
-        if quantity not in skipped:
-            style.curve(axes, _line(rows, quantity), style.QUANTITIES[quantity], linestyle)
-
-
-def _values(axes: Axes, rows: pd.DataFrame, linestyle: str | tuple, skipped: list[str]) -> None:
-    axes.axhline(ceiling(rows), color=style.GREY, linewidth=0.9, label=style.CEILING)
-    for quantity in LEFT:
-        if quantity not in skipped:
+def _curves(axes: Axes, rows: pd.DataFrame, quantities: tuple[str, ...], linestyle: style.LineStyle) -> None:
+    for quantity in quantities:
+        if len(_line(rows, quantity)):
             style.curve(axes, _line(rows, quantity), style.QUANTITIES[quantity], linestyle)
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     """One row per SDE; KL and gap on the left, ELBO and log-likelihoods on the right, T* in both."""
-    rows = style.select(frame, dataset=settings.dataset, net=settings.net, p_noise=settings.p_noise)
+    rows = style.of_one_noise(style.select(frame, quantity=[*LOST, *LEFT, "log_p_data"]))
     sdes, skipped = style.sdes_of(rows), missing(rows)
-    figure, grid = style.panels(settings, len(sdes), 2, 0.7 + 1.75 * len(sdes), sharex=True, sharey="col")
+    figure, grid = style.panels(settings, len(sdes), 2, 0.8 + 1.85 * len(sdes), sharex=True, sharey="col")
     style.log_axis(grid[0, 0], *loss_limits(rows))
     grid[0, 1].set_ylim(*value_limits(rows))
     for sde, (lost, left) in zip(sdes, grid, strict=True):
-        own, linestyle = rows[rows.sde == sde], style.line_style(sde, sdes)
-        _losses(lost, own, linestyle, skipped)
-        _values(left, own, linestyle, skipped)
+        own, linestyle = rows[(rows.sde == sde) & ~rows.quantity.isin(skipped)], style.line_style(sde, settings)
+        _curves(lost, own, LOST, linestyle)
+        _curves(left, own, LEFT, linestyle)
+        left.axhline(ceiling(own), color=style.GREY, linewidth=0.9, label=style.CEILING)
+        elbo = _line(rows[rows.sde == sde], "elbo")
+        *place, said = style.optimum(elbo) if len(elbo) else (math.nan,) * 3 + ("none: not measured",)
         for axes in (lost, left):
-            style.optimum(axes, own)
-            axes.set_title(style.sde_title(sde), loc="left", fontweight="bold")
+            style.time_line(axes, *place, style.OPTIMUM, linewidth=1.0, label=style.OPTIMUM.label)
+            style.heading(axes, style.sde_title(sde, settings), [f"$T^*$: {said}"])
         lost.set_ylabel("loss of the ELBO\n[nats]")
         left.set_ylabel("ELBO, E $\\log\\,q$\n[nats]")
     for axes in grid[-1]:

@@ -1,6 +1,8 @@
-"""The ELBO by p_noise against the diffusion time, in nats: where the optimum moves when the start is better.
-
-From the `summary` table. The scores are the same for all lines; KL[p(x,T) || p_noise] alone differs.
+"""**The ELBO by p_noise** against the diffusion time, one column per SDE: of mixtures in nats, the more the better,
+below the ceiling E log p_data; of images in bits per dimension, the fewer the better. All curves of a panel share
+their trained scores. The reverse process starts from different densities at T, so only KL[p(x,T) || p_noise] differs.
+Points are means ± their standard errors, over seeds and, of images, over the images. Dotted lines and the text above a
+panel give the T* of each p_noise with its bootstrap interval, which knows nothing of the distance between the times.
 """
 
 from __future__ import annotations
@@ -8,43 +10,48 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from difftime.figures import style
 from difftime.figures.fig2 import ceiling, value_limits
-from difftime.study.settings import FigureSettings
+from difftime.figures.settings import FigureSettings
+
+DEPTH = 1.0
+"""Bits per dimension behind the best at which the axis of images ends."""
 
 
-def _optimum(axes: Axes, line: pd.DataFrame, look: style.Look) -> str:
-    """T* of one p_noise as a vertical line with its interval; what the panel's title says of it."""
-    T_star, low, high = line.iloc[0][["T_star", "T_star_low", "T_star_high"]].astype(float)
-    if not math.isfinite(T_star):
-        return "–"
-    if math.isfinite(low):
-        axes.axvspan(low, high, color=look.colour, alpha=0.12, linewidth=0)
-    axes.axvline(T_star, color=look.colour, linewidth=0.8, linestyle=(0, (1, 1)), zorder=1.5)
-    return f"{T_star:.2f}{' (edge)' if style.at_edge(line) else ''}"
+def bits_limits(bits: pd.DataFrame) -> tuple[float, float]:
+    """The axis of images [bits per dimension]: everything, but not further than DEPTH behind the best."""
+    low, high = (bits["mean"] - bits.se.fillna(0)).min(), (bits["mean"] + bits.se.fillna(0)).max()
+    if not math.isfinite(low):
+        return 0.0, 1.0
+    high = min(high, low + DEPTH)
+    margin = 0.08 * (high - low) or 0.05
+    return low - margin, high + margin
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     """One column per SDE, one line per p_noise, T* of each."""
-    rows = style.select(frame, dataset=settings.dataset, net=settings.net, quantity=("elbo", "gap", "log_p_data"))
-    sdes = style.sdes_of(rows)
-    figure, grid = style.panels(settings, 1, len(sdes), 2.6, sharex=True, sharey=True)
-    grid[0, 0].set_ylim(*value_limits(rows))
+    mixture = settings.kind == "mixture"
+    quantity = "elbo" if mixture else "elbo_bpd"
+    rows = style.select(frame, quantity=[quantity, "log_p_data"])
+    elbo = style.select(rows, quantity=[quantity])
+    sdes = style.sdes_of(elbo)
+    figure, grid = style.panels(settings, 1, len(sdes), 2.8, sharex=True, sharey=True)
+    grid[0, 0].set_ylim(*(value_limits(rows) if mixture else bits_limits(elbo)))
     for sde, axes in zip(sdes, grid[0], strict=True):
-        own, found = rows[rows.sde == sde], []
-        axes.axhline(ceiling(own), color=style.GREY, linewidth=0.9, label=style.CEILING)
-        for name in [name for name in style.P_NOISES if name in set(own.p_noise)]:
-            line = own[own.p_noise == name]
-            style.curve(axes, line[line.quantity == "elbo"], style.P_NOISES[name], style.line_style(sde, sdes))
-            found.append(f"{name} {_optimum(axes, line, style.P_NOISES[name])}")
-        axes.set_title(style.sde_title(sde), loc="left", fontweight="bold")
-        lines = [", ".join(found[k : k + 2]) for k in range(0, len(found), 2)]
-        axes.set_title("$T^*$: " + ",\n".join(lines), loc="right", color=style.OPTIMUM_TEXT)
+        own, found = elbo[elbo.sde == sde], []
+        if mixture:
+            axes.axhline(ceiling(rows[rows.sde == sde]), color=style.GREY, linewidth=0.9, label=style.CEILING)
+        for name in style.noises_of(own):
+            line, look = own[own.p_noise == name], style.P_NOISES[name]
+            style.curve(axes, line, look, style.line_style(sde, settings))
+            *place, said = style.optimum(line)
+            style.time_line(axes, *place, look, linewidth=0.8, linestyle=(0, (1, 1)))
+            found.append(f"{name} {said}")
+        style.heading(axes, style.sde_title(sde, settings), [f"$T^*$: {found[0]}", *found[1:]])
         style.time_axis(axes)
-    grid[0, 0].set_ylabel("ELBO [nats]")
+    grid[0, 0].set_ylabel("ELBO [nats]\nmore is better" if mixture else "ELBO [bits per dimension]\nless is better")
     style.legend(figure, 3)
-    style.footer(figure, settings, [*style.settings_of(rows, "dataset", "net"), "dotted: T* with its interval"])
+    style.footer(figure, settings, [*style.settings_of(elbo, "dataset", "net"), "dotted: T* with its interval"])
     return figure

@@ -1,8 +1,8 @@
-"""What all figures share: type, colours, a curve over T with its uncertainty, where it was made, and how it is written.
+"""What all figures share: type, colours, a curve over T with its uncertainty, and how a figure is written.
 
-Line style tells the SDE. Colour and marker tell the rest: one look per quantity, sampler or network, the same in every
-figure. Uncertainty is the standard error over seeds unless the legend names another. What cannot be drawn as a point
-stays visible: values beyond an axis as arrows on its border, values that are not finite as crosses there.
+Line style tells the kind of the SDE. Colour and marker tell the rest: one look per quantity, sampler, p_noise or
+network, the same in every figure. What cannot be drawn as a point stays visible: a value beyond an axis as an arrow on
+its border, a value that is not finite as a cross there, a panel without any value as words.
 """
 
 from __future__ import annotations
@@ -26,18 +26,31 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from difftime.study.settings import FigureSettings
+from difftime.figures.settings import FigureSettings
 from difftime.support.files import atomic
-from difftime.tables.derived import BadTable
+
+LineStyle = str | tuple
+
+
+class NothingToDraw(Exception):
+    """The table has no row that the figure shows; the message says of what."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one quantity, sampler or network appears."""
+    """How one quantity, sampler, p_noise or network appears."""
 
     label: str
     colour: str
     marker: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of SDE appears."""
+
+    title: str
+    line_style: LineStyle
 
 
 _BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, *_ = seaborn.color_palette("colorblind").as_hex()
@@ -63,31 +76,47 @@ P_NOISES = {
     "mixture": Look(r"mixture $p_\mathrm{noise}$", _PURPLE, "s"),
     "flow": Look(r"flow $p_\mathrm{noise}$", _ORANGE, "v"),
 }
+KINDS = {
+    "vp": Kind("VP", "-"),
+    "sub-vp": Kind("sub-VP", "-."),
+    "ve-exponential": Kind("VE, exponential", "--"),
+    "ve-geometric": Kind("VE, geometric", (0, (1, 1))),
+}
+_OTHER_STYLE = (0, (5, 1, 1, 1, 1, 1))
 OPTIMUM = Look("$T^*$ with bootstrap interval", _PURPLE, "")
 OPTIMUM_TEXT = "#9c4a8c"
 """The same hue, dark enough to be read."""
 CEILING = r"$\mathrm{E}\,\log\,p_\mathrm{data}$, the ceiling"
 TIME = "diffusion time $T$"
 P_DATA = r"$p_\mathrm{data}$"
-LINE_STYLES = {"vp": "-", "ve": "--"}
-_FURTHER_STYLES = ("-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
-_CURVE = "curve"
+NOT_FINITE = "not finite for some seeds (hollow: mean of the rest)"
+BELOW = "below the axis"
+ABOVE = "above the axis"
+_MARKS = {NOT_FINITE: "x", BELOW: r"$\downarrow$", ABOVE: r"$\uparrow$"}
+CURVE = "curve"
+"""The gid of a line that shows a column of the table."""
+_APART = 0.02
+"""The least distance of two marks on a border, as a share of it; those between are left out."""
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def networks(names: Sequence[str]) -> dict[str, Look]:
-    """From light to dark in the order of `names`, which the settings list from small to large."""
+    """From light to dark in the order of `names`."""
     shades = seaborn.color_palette("viridis_r", len(names) + 1).as_hex()[1:]
     markers = [*"osD^vPX"]
     return {name: Look(name, shades[i], markers[i % len(markers)]) for i, name in enumerate(names)}
 
 
-def line_style(sde: str, sdes: Sequence[str]) -> str | tuple:
-    """VP is solid and VE dashed, whatever else is shown; the others take the next styles in the table's order."""
-    if sde in LINE_STYLES:
-        return LINE_STYLES[sde]
-    others = [name for name in sdes if name not in LINE_STYLES]
-    return _FURTHER_STYLES[others.index(sde) % len(_FURTHER_STYLES)]
+def line_style(sde: str, settings: FigureSettings) -> LineStyle:
+    """The line style of an SDE's kind, in all figures."""
+    kind = KINDS.get(settings.sdes[sde])
+    return kind.line_style if kind else _OTHER_STYLE
+
+
+def sde_title(sde: str, settings: FigureSettings) -> str:
+    """The SDE as the user named it, and its kind where the name does not begin to say it: ve; fast (VP)."""
+    kind = settings.sdes[sde]
+    return sde if kind.startswith(sde.casefold()) else f"{sde} ({KINDS[kind].title if kind in KINDS else kind})"
 
 
 def sdes_of(frame: pd.DataFrame) -> list[str]:
@@ -95,15 +124,19 @@ def sdes_of(frame: pd.DataFrame) -> list[str]:
     return [*frame.sde.unique()]
 
 
-def sde_title(sde: str) -> str:
-    """The SDE's name with its family in capitals: vp -> VP, ve-geometric -> VE-geometric."""
-    family, *rest = sde.split("-")
-    return "-".join([family.upper(), *rest])
+def noises_of(frame: pd.DataFrame) -> list[str]:
+    """The p_noises of a table, from the plainest to the most elaborate."""
+    return sorted(frame.p_noise.unique(), key=[*P_NOISES].index)
+
+
+def of_one_noise(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the standard p_noise; where it was not measured, of the plainest that was."""
+    return select(frame, p_noise=noises_of(frame)[:1])
 
 
 @contextmanager
 def context(settings: FigureSettings) -> Iterator[None]:
-    """matplotlib's defaults for as long as one figure is drawn and saved."""
+    """matplotlib's own defaults, whatever a matplotlibrc says, and ours, while one figure is drawn and saved."""
     size = settings.font_size
     sizes: dict[Any, Any] = {
         "font.size": size, "axes.labelsize": size, "axes.titlesize": size, "legend.fontsize": size - 1,
@@ -115,19 +148,23 @@ def context(settings: FigureSettings) -> Iterator[None]:
         "xtick.major.size": 2.5, "ytick.major.size": 2.5, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5,
     }  # fmt: skip
     written: dict[Any, Any] = {
-        "pdf.fonttype": 42, "ps.fonttype": 42, "savefig.dpi": 200, "legend.frameon": False, "axes.titlepad": 4.0,
-        "font.family": ["DejaVu Sans"], "mathtext.fontset": "dejavusans", "axes.labelcolor": INK, "text.color": INK,
-        "axes.grid": True, "grid.color": "#ebebeb", "grid.linewidth": 0.5, "axes.axisbelow": True,
+        "pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "difftime", "savefig.dpi": 200, "legend.frameon": False,
+        "axes.titlepad": 4.0, "font.family": ["DejaVu Sans"], "mathtext.fontset": "dejavusans", "text.color": INK,
+        "axes.labelcolor": INK, "axes.grid": True, "grid.color": "#ebebeb", "grid.linewidth": 0.5,
+        "axes.axisbelow": True,
     }  # fmt: skip
-    with matplotlib.rc_context({**seaborn.axes_style("ticks"), **sizes, **lines, **written}):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**seaborn.axes_style("ticks"), **sizes, **lines, **written})
         yield
 
 
-def save(figure: Figure, output: Path) -> None:
-    """Write the PDF `output` and a PNG beside it: whole or not at all, and the same bytes for the same figure."""
-    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
-        with atomic(output.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, metadata=metadata)
+def save(figure: Figure, output: Path, formats: Sequence[str] = ()) -> None:
+    """Write the PDF `output`, a PNG beside it and further formats: each whole or not at all, without a date."""
+    undated: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    for name in dict.fromkeys(("pdf", "png", *formats)):
+        with atomic(output.with_suffix(f".{name}")) as temporary:
+            figure.savefig(temporary, format=name, metadata=undated.get(name, {}))
 
 
 def panels(
@@ -141,36 +178,32 @@ def panels(
     return figure, axes
 
 
-def select(frame: pd.DataFrame, **wanted: object) -> pd.DataFrame:
-    """The rows with these values in these columns. Raises BadTable, naming what there is, if there are none."""
+def blank(settings: FigureSettings, text: str) -> Figure:
+    """A figure that says why it shows nothing."""
+    figure, ((axes,),) = panels(settings, 1, 1, 1.2)
+    axes.set_axis_off()
+    note(axes, 0.5, 0.5, text, ha="center", va="center")
+    return figure
+
+
+def select(frame: pd.DataFrame, **wanted: Sequence[object]) -> pd.DataFrame:
+    """The rows with one of these values in each of these columns. Raises NothingToDraw if there are none."""
     rows = frame
-    for column, value in wanted.items():
-        rows = rows[rows[column].isin(value if isinstance(value, tuple) else (value,))]
-    if len(rows):
-        return rows
-    asked = ", ".join(f"{column} {value!r}" for column, value in wanted.items())
-    found = "; ".join(f"{column}: {', '.join(map(str, frame[column].unique()))}" for column in wanted)
-    if frame.empty:
-        raise BadTable(f"The figure's table is empty, so it has no row with {asked}. Leave this figure out.")
-    raise BadTable(
-        f"The figure's table has no row with {asked}. It has {found}. Name others under 'figures' in the configuration."
-    )
+    for column, values in wanted.items():
+        rows = rows[rows[column].isin(values)]
+    if rows.empty:
+        asked = ", ".join(f"{column} {' or '.join(map(str, values))}" for column, values in wanted.items())
+        raise NothingToDraw(f"its table has no row of {asked}." if len(frame) else "its table has no row of it.")
+    return rows
 
 
 def mean_over_seeds(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """One row per T: mean and standard error of `column` over the seeds with a finite value, and how many there are."""
-
-    def row(values: pd.Series) -> pd.Series:
-        finite = values[np.isfinite(values)]
-        n = len(finite)
-        mean = finite.mean() if n else math.nan
-        se = finite.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
-        return pd.Series({"mean": mean, "se": se, "seeds": len(values), "finite": n})
-
-    return frame.groupby("T")[column].apply(row).unstack().reset_index()
+    values = frame.assign(value=frame[column].where(np.isfinite(frame[column]))).groupby("T").value
+    return values.agg(mean="mean", se="sem", seeds="size", finite="count").reset_index()
 
 
-def curve(axes: Axes, line: pd.DataFrame, look: Look, style: str | tuple) -> None:
+def curve(axes: Axes, line: pd.DataFrame, look: Look, style: LineStyle) -> None:
     """`mean` over `T` with a band of ± `se`, from the columns of the summary table.
 
     The line breaks where no seed is finite. Where only some are, the mean of these is a hollow marker. Set the limits
@@ -179,44 +212,49 @@ def curve(axes: Axes, line: pd.DataFrame, look: Look, style: str | tuple) -> Non
     line = line.sort_values("T")
     T, mean, se = (line[name].to_numpy(float) for name in ("T", "mean", "se"))
     some = (line.finite < line.seeds).to_numpy()
-    level = sum(one.get_gid() == _CURVE for one in axes.lines)
+    level = sum(one.get_gid() == CURVE for one in axes.lines)
     low, high = axes.get_ylim()
     # the band of a point beyond the axis could cross the whole panel, and say nothing
-    se = np.where((mean < low) | (mean > high), np.nan, se)
+    se = np.where((mean < low) | (mean > high), np.nan, se) if not axes.get_autoscaley_on() else se
     axes.fill_between(T, mean - se, mean + se, color=look.colour, alpha=0.2, linewidth=0)
-    axes.plot(T, mean, color=look.colour, linestyle=style, marker=look.marker, label=look.label, gid=_CURVE)
+    axes.plot(T, mean, color=look.colour, linestyle=style, marker=look.marker, label=look.label, gid=CURVE)
     axes.errorbar(T, mean, se, fmt="none", ecolor=look.colour, elinewidth=0.8)
     axes.plot(T[some], mean[some], color=look.colour, marker=look.marker, markerfacecolor="white", linestyle="none")
     mark_not_finite(axes, T[some], look, level)
     mark_outside(axes, T, mean, look, level)
 
 
-def _border(axes: Axes, T: np.ndarray, look: Look, marker: str, place: float, what: str) -> None:
-    """Markers at a place of the vertical axis, from 0 to 1; `what` is said in the legend."""
-    if len(T):
+def _border(axes: Axes, x: np.ndarray, look: Look, what: str, place: float) -> None:
+    """Marks at a place of the vertical axis, from 0 to 1; `what` is said in the legend."""
+    if len(x):
         axes.plot(
-            T, np.full(len(T), place), color=look.colour, marker=marker, linestyle="none", markersize=3.5, zorder=5,
+            x, np.full(len(x), place), color=look.colour, marker=_MARKS[what], linestyle="none", zorder=5,
+            markersize=3.5 if what == NOT_FINITE else 5, markeredgewidth=0.7 if what == NOT_FINITE else 0.2,
             transform=axes.get_xaxis_transform(), clip_on=False, gid=what,
         )  # fmt: skip
 
 
-NOT_FINITE = "not finite for some seeds (hollow: mean of the rest)"
-OUTSIDE = "beyond the axis"
-_MARKS = {NOT_FINITE: "x", OUTSIDE: "v"}
+def mark_not_finite(axes: Axes, x: np.ndarray, look: Look, level: int = 0) -> None:
+    """A cross on the upper border wherever a value is null or not finite."""
+    _border(axes, x, look, NOT_FINITE, 1 - 0.05 * level)
 
 
-def mark_not_finite(axes: Axes, T: np.ndarray, look: Look, level: int = 0) -> None:
-    """A cross on the upper border at every T where a value is null or not finite."""
-    _border(axes, T, look, "x", 1 - 0.05 * level, NOT_FINITE)
-
-
-def mark_outside(axes: Axes, T: np.ndarray, value: np.ndarray, look: Look, level: int = 0) -> None:
-    """An arrow on the border at every T whose value lies beyond limits that were set by hand."""
+def mark_outside(axes: Axes, x: np.ndarray, value: np.ndarray, look: Look, level: int = 0) -> None:
+    """An arrow on the border wherever a value lies beyond limits that were set by hand."""
     if axes.get_autoscaley_on():
         return
     low, high = axes.get_ylim()
-    _border(axes, T[value < low], look, "v", 0.025 + 0.05 * level, OUTSIDE)
-    _border(axes, T[value > high], look, "^", 0.975 - 0.05 * level, OUTSIDE)
+    _border(axes, _apart(x[value < low], x), look, BELOW, 0.03 + 0.06 * level)
+    _border(axes, _apart(x[value > high], x), look, ABOVE, 0.97 - 0.06 * level)
+
+
+def _apart(marked: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Of many marks beside each other as many as can be told apart."""
+    kept: list[float] = []
+    for place in np.sort(marked):
+        if not kept or place - kept[-1] >= _APART * np.ptp(x):
+            kept.append(float(place))
+    return np.array(kept)
 
 
 def log_axis(axes: Axes, low: float, high: float) -> None:
@@ -232,9 +270,9 @@ def log_axis(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def time_axis(axes: Axes) -> None:
+def time_axis(axes: Axes, label: str = TIME) -> None:
     """The diffusion time, in SDE time, along the horizontal axis."""
-    axes.set_xlabel(TIME)
+    axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
 
 
@@ -247,25 +285,44 @@ def gap_limits(gap: pd.Series) -> tuple[float, float]:
     return low / 1.5, 1.5 * min(positive.max(), 1000 * low)
 
 
-def at_edge(line: pd.DataFrame) -> bool:
-    """Whether T* is the first or the last T at which every seed's gap is finite. `line`: rows of the summary table."""
-    T = line["T"][(line.quantity == "gap") & (line.finite == line.seeds)]
-    return not T.min() < line.T_star.iloc[0] < T.max()
+def optimum(line: pd.DataFrame) -> tuple[float, float, float, str]:
+    """T*, the ends of its interval, and what to say of it; null if unknown. `line`: summary rows of one ELBO over T.
 
-
-def optimum(axes: Axes, line: pd.DataFrame) -> None:
-    """T* as a vertical line with its interval shaded, and its value above. `line`: rows of the summary table."""
-    T_star, low, high = line.iloc[0][["T_star", "T_star_low", "T_star_high"]].astype(float)
+    T* at the first or the last T at which every seed is finite is the edge of what was studied, no optimum.
+    """
+    T_star, low, high = (float(value) for value in line.iloc[0][["T_star", "T_star_low", "T_star_high"]])
+    whole = line["T"][line.finite == line.seeds]
     if not math.isfinite(T_star):
-        axes.set_title("no $T^*$: too few finite times", loc="right", color=OPTIMUM_TEXT)
-        return
-    if math.isfinite(low):
-        axes.axvspan(low, high, color=OPTIMUM.colour, alpha=0.18, linewidth=0)
-    axes.axvline(T_star, color=OPTIMUM.colour, linewidth=1.0, zorder=1.5, label=OPTIMUM.label)
-    interval = f"[{low:.2f}, {high:.2f}]" if math.isfinite(low) else "(one seed: no interval)"
-    if at_edge(line):
-        interval = "(edge of the times)"
-    axes.set_title(f"$T^* = {T_star:.2f}$  {interval}", loc="right", color=OPTIMUM_TEXT)
+        said = "none: too few finite times"
+    elif not whole.min() < T_star < whole.max():
+        said = f"{T_star:.2f} (edge of the times)"
+    else:
+        said = f"{T_star:.2f}" + (f" [{low:.2f}, {high:.2f}]" if math.isfinite(low) else " (one seed: no interval)")
+    return T_star, low, high, said
+
+
+def time_line(axes: Axes, T_star: float, low: float, high: float, look: Look, **options: Any) -> None:
+    """T* as a vertical line with its interval shaded, as far as they are known."""
+    if math.isfinite(low) and math.isfinite(high):
+        axes.axvspan(low, high, color=look.colour, alpha=0.14, linewidth=0)
+    if math.isfinite(T_star):
+        axes.axvline(T_star, color=look.colour, zorder=1.5, **options)
+
+
+def heading(axes: Axes, title: str, said: Sequence[str] = ()) -> None:
+    """The title of a panel, and below it what is found there, on as many lines as the panel's width needs."""
+    figure = axes.get_figure()
+    assert figure is not None
+    columns = axes.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
+    size = 0.85 * matplotlib.rcParams["font.size"]
+    width = figure.get_size_inches()[0] * 72 / columns - 6 * size
+    lines = textwrap.wrap(", ".join(one.replace(" ", NO_BREAK) for one in said), max(12, int(width / (0.58 * size))))
+    axes.set_title(title, loc="left", fontweight="bold", pad=4 + 1.25 * size * len(lines))
+    if lines:
+        axes.annotate(
+            "\n".join(lines).replace(NO_BREAK, " "), (0, 1), (0, 3), xycoords="axes fraction",
+            textcoords="offset points", va="bottom", fontsize=size, color=OPTIMUM_TEXT, annotation_clip=False,
+        )  # fmt: skip
 
 
 def proxy(label: str, **options: Any) -> Line2D:
@@ -273,28 +330,25 @@ def proxy(label: str, **options: Any) -> Line2D:
     return Line2D([], [], label=label, **options)
 
 
-def _proxies(axes: Sequence[Axes]) -> dict[str, Artist]:
-    """What the legend says of crosses and arrows, if there are any."""
-    said = {line.get_gid() for one in axes for line in one.lines}
-    return {
-        what: proxy(what, color=GREY, marker=marker, linestyle="none", markersize=3.5)
-        for what, marker in _MARKS.items()
-        if what in said
-    }
+def legend(figure: Figure, columns: int, extra: Mapping[str, Artist] | None = None) -> None:
+    """One legend above all panels, where no data can be: every label once, and what the marks on borders mean.
 
-
-def legend(figure: Figure, columns: int) -> None:
-    """One legend above all panels, where no data can be: every label once."""
+    A panel of curves without one finite value says so.
+    """
     shown: dict[str, Artist] = {}
-    for one in figure.axes:
-        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+    gids = {line.get_gid() for axes in figure.axes for line in axes.lines}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             shown.setdefault(label, handle)
-    shown |= _proxies(figure.axes)
-    legend_above(figure, shown, columns)
-
-
-def legend_above(figure: Figure, shown: Mapping[str, Artist], columns: int) -> None:
-    """Handles by their label, above all panels."""
+        values = [np.asarray(line.get_ydata(), float) for line in axes.lines if line.get_gid() == CURVE]
+        if values and not np.isfinite(np.concatenate(values)).any():
+            note(axes, 0.5, 0.5, "no finite value", ha="center", va="center")
+    shown |= extra or {}
+    shown |= {
+        what: proxy(what, color=GREY, marker=mark, linestyle="none", markersize=3.5 if what == NOT_FINITE else 5)
+        for what, mark in _MARKS.items()
+        if what in gids
+    }
     figure.legend(
         shown.values(), shown.keys(), loc="outside upper center", ncols=columns, handlelength=2.2, columnspacing=1.6
     )
@@ -307,18 +361,22 @@ def note(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
 
 
 def settings_of(frame: pd.DataFrame, *columns: str) -> list[str]:
-    """What the rows were made with, e.g. "net mlp-32x2": every value of these columns, how many seeds and samples."""
-    said = [
-        f"{column} {', '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in frame[column].unique())}"
-        for column in columns
-    ]
+    """What the rows were made with, e.g. "net mlp-32x2": every value of these columns, how many seeds."""
+    said = [f"{column} {', '.join(_short(v) for v in frame[column].dropna().unique())}" for column in columns]
     counts = frame.seeds if "seeds" in frame else frame.groupby(["sde", "net", "T"]).seed.nunique()
     low, high = counts.min(), counts.max()
     number = f"{high}" if low == high else f"{low} to {high}"
     said.append(f"{number} seed{'s' if high > 1 else ''}")
-    if "points" in frame:
-        said.append(f"{', '.join(str(n) for n in frame.points.unique())} samples per seed")
     return said
+
+
+def samples_of(rows: pd.DataFrame) -> str:
+    """How many samples stand behind a seed's row of the samples table."""
+    return f"{', '.join(map(str, rows.units.unique()))} samples per seed"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def footer(figure: Figure, settings: FigureSettings, said: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import logging
 import math
 import os
 import pickle
@@ -23,13 +24,15 @@ from functools import cache
 from importlib import import_module, resources
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+log = logging.getLogger("difftime")
 
 
 class BadImages(Exception):
@@ -75,6 +78,21 @@ def _data(name: str, train: Tensor, test: Tensor) -> ImageData:
 def _form(shape: Sequence[int]) -> str:
     channels, height, width = shape
     return f"{width} wide, {height} high with {channels} channel{'s' if channels > 1 else ''}"
+
+
+def remark(data: ImageData) -> None:
+    """Say what is strange about images that are read as they are."""
+    if (largest := max(data.train.max().item(), data.test.max().item())) <= 1:
+        log.warning(
+            "WARNING: no pixel of %s is above %d. Pixels are taken to be of 8 bits, 0 to 255: multiply black and white "
+            "ones by 255.", data.name, largest,
+        )  # fmt: skip
+    known = {hashlib.sha256(image).digest() for image in data.train.numpy()}
+    if shared := sum(hashlib.sha256(image).digest() in known for image in data.test.numpy()):
+        log.warning(
+            "WARNING: %d of the %d test images of %s are also training images, to the pixel: what is measured of them "
+            "is not what new images would give.", shared, len(data.test), data.name,
+        )  # fmt: skip
 
 
 def check_batch(data: ImageData, batch: int) -> None:
@@ -377,15 +395,34 @@ def _splits(path: Path, test_share: float | None) -> tuple[list[Path], list[Path
     return _listed(halves[0]), _listed(halves[1])
 
 
-def _image(path: Path) -> tuple[str, np.ndarray]:
-    """An image file's mode and its pixels [H, W] or [H, W, C], as stored. Raises BadImages if not 8-bit grey or RGB."""
+class _Picture(NamedTuple):
+    """An image file: its mode, its pixels [H, W] or [H, W, C], whether EXIF turned them, and how many frames it has."""
+
+    mode: str
+    pixels: np.ndarray
+    turned: bool
+    frames: int
+
+
+EXIF_ORIENTATION = 0x0112
+
+
+def _image(path: Path) -> _Picture:
+    """The first frame of a file, turned as its EXIF orientation says. Raises BadImages if not 8-bit grey or RGB."""
     try:
         content = path.read_bytes()
+        if not content:
+            raise EOFError("the file is empty")
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
             image.verify()  # the checksums, which decoding passes over
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-            pixels = np.asarray(image)
-            mode, info = image.mode, image.info
+            turned = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
+            pixels = np.asarray(ImageOps.exif_transpose(image))
+            mode, info, frames = image.mode, image.info, getattr(image, "n_frames", 1)
+    except UnidentifiedImageError:
+        raise BadImages(
+            f"{path} cannot be read as a PNG or JPEG image: its content is neither. Replace or remove it."
+        ) from None
     except Exception as error:  # a damaged image can fail in any way
         raise BadImages(f"{path} cannot be read as a PNG or JPEG image ({error}). Replace or remove it.") from error
     # Pillow cuts 16-bit colours to 8 bits without a word, so the depth is read from the file: PNG, section 11.2.2
@@ -395,17 +432,18 @@ def _image(path: Path) -> tuple[str, np.ndarray]:
             f"{path} is not an 8-bit grey or RGB image: its mode is {mode}, with {depth} bits"
             f"{' and transparency' * ('transparency' in info)}. Convert all images: nothing is converted here."
         )
-    return mode, pixels
+    return _Picture(mode, pixels, turned, frames)
 
 
 def _pixels(files: Sequence[Path], channels: int | None) -> UInt8[Tensor, "n C H W"]:
     """The images in `files`. Raises BadImages if they are not all of one mode and size."""
-    mode, first = _image(files[0])
+    mode, first, *_ = _image(files[0])
+    turned, animated = 0, 0
     if channels not in (None, CHANNELS[mode]):
         raise BadImages(f"channels is {channels}, but {files[0]} is {mode}. Convert the images, or set channels.")
     images = np.empty((len(files), CHANNELS[mode], *first.shape[:2]), np.uint8)
     for i, file in enumerate(files):
-        its_mode, pixels = _image(file)
+        its_mode, pixels, its_turned, frames = _image(file)
         if (its_mode, pixels.shape) != (mode, first.shape):
             size, its_size = ("{1} × {0}".format(*shape) for shape in (first.shape, pixels.shape))
             raise BadImages(
@@ -413,6 +451,12 @@ def _pixels(files: Sequence[Path], channels: int | None) -> UInt8[Tensor, "n C H
                 "All images must have one size and one mode."
             )
         images[i] = np.moveaxis(np.atleast_3d(pixels), -1, 0)
+        turned, animated = turned + its_turned, animated + (frames > 1)
+    where = f"of the {len(files)} images beside {files[0]}"
+    if turned:
+        log.warning("%d %s were turned or mirrored as their EXIF orientation says.", turned, where)
+    if animated:
+        log.warning("WARNING: %d %s have more than one frame, of which only the first is read.", animated, where)
     return torch.from_numpy(images)
 
 
@@ -428,8 +472,28 @@ def folder(path: Path, channels: int | None = None, test_share: float | None = N
     return _data(path.resolve().name, images[: len(train)], images[len(train) :])
 
 
-def _array(arrays: Any, key: str, path: Path) -> UInt8[Tensor, "n C H W"]:
-    """One array of an npz file. Raises BadImages if it is damaged, not uint8, or not N×H×W or N×H×W×C."""
+class _Names(NamedTuple):
+    """What the arrays of a file are called: training and test images, or all images; and the ones that are not used."""
+
+    train: str
+    test: str | None = None
+    unused: tuple[str, ...] = ()
+
+
+NAMES = (
+    _Names("train", "test", ("val", "valid", "validation")),
+    _Names("train_images", "test_images", ("val_images",)),  # MedMNIST
+    _Names("x_train", "x_test", ("x_val",)),  # Keras
+    _Names("images"),
+    _Names("arr_0"),  # numpy.savez of one array without a name
+)
+ANEW = (
+    "Write it anew with the ones that are meant: numpy.savez(path, train=..., test=...), or images=... with test_share."
+)
+
+
+def _array(arrays: Any, key: str, path: Path) -> np.ndarray:
+    """One array of a file, N×H×W×C. Raises BadImages if it is damaged, not uint8, or not N×H×W or N×H×W×C."""
     try:
         array = arrays[key]
         if not isinstance(array, np.ndarray):
@@ -442,27 +506,32 @@ def _array(arrays: Any, key: str, path: Path) -> UInt8[Tensor, "n C H W"]:
         raise BadImages(
             f"The array {key} of {path} has the shape {array.shape}; it must be N×H×W, or N×H×W×C with C = 1 or 3."
         )
-    if array.ndim == 3:
-        array = array[..., None]
+    return array[..., None] if array.ndim == 3 else array
+
+
+def _tensor(array: np.ndarray) -> UInt8[Tensor, "n C H W"]:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)))
 
 
 def npz(path: Path, channels: int | None = None, test_share: float | None = None) -> ImageData:
-    """uint8 arrays N×H×W or N×H×W×C in a NumPy archive, under the keys `train` and `test`.
+    """uint8 arrays N×H×W or N×H×W×C in a NumPy archive, under one of the pairs of names in NAMES.
 
-    Or one array under the key `images`, of which `test_share`, chosen by the hash of the image's number, are test
-    images. `channels` (1 or 3), if it is set, must be what the images have. Raises BadImages if anything is otherwise.
+    Or one array, alone in a .npy file or under one of the single names, of which `test_share`, chosen by the hash of
+    the image's number, are test images. `channels` (1 or 3), if it is set, must be what the images have. Arrays of
+    other names, such as labels, are passed over. Raises BadImages if anything is otherwise.
     """
     if not path.is_file():
         raise BadImages(f"The file {path} does not exist.")
     try:
-        arrays = np.load(path, allow_pickle=False)
+        # a .npy is not read before it is known which part of it goes where
+        arrays = np.load(path, allow_pickle=False, mmap_mode="r")
     except Exception as error:  # a damaged archive can fail in any way
         raise BadImages(f"{path} cannot be read as a NumPy archive ({error}). Write it with numpy.savez.") from error
-    if not isinstance(arrays, np.lib.npyio.NpzFile):
-        raise BadImages(f"{path} is a single array. Write it with numpy.savez, under the keys train and test.")
-    with arrays:
-        train, test = _npz_splits(arrays, path, test_share)
+    if isinstance(arrays, np.lib.npyio.NpzFile):
+        with arrays:
+            train, test = _npz_splits(arrays, path, test_share)
+    else:
+        train, test = _shared_out(_array({"images": arrays}, "images", path), path, test_share)
     data = _data(path.stem, train, test)
     if channels not in (None, data.shape[0]):
         raise BadImages(f"channels is {channels}, but the images of {path} have {data.shape[0]}.")
@@ -470,18 +539,43 @@ def npz(path: Path, channels: int | None = None, test_share: float | None = None
 
 
 def _npz_splits(arrays: Any, path: Path, test_share: float | None) -> tuple[Tensor, Tensor]:
+    """Training and test images of an archive whose names are those of one entry of NAMES."""
     keys = set(arrays.files)
-    if {"train", "test"} <= keys and "images" not in keys:
-        if test_share is not None:
-            raise BadImages(f"{path} is split already into train and test. Leave test_share out.")
-        return _array(arrays, "train", path), _array(arrays, "test", path)
-    if "images" not in keys or keys & {"train", "test"}:
-        found = ", ".join(sorted(keys)) or "none"
-        raise BadImages(f"{path} must have either the keys train and test, or the key images; found: {found}.")
+    found = ", ".join(sorted(keys)) or "none"
+    fitting = [names for names in NAMES if {names.train, names.test or names.train} <= keys]
+    if not fitting:
+        pairs = ", ".join(f"{names.train} and {names.test}" if names.test else names.train for names in NAMES)
+        raise BadImages(f"{path} has none of the arrays {pairs}; found: {found}. {ANEW}")
+    if len(fitting) > 1:
+        several = " or ".join(names.train for names in fitting)
+        raise BadImages(f"{path} may be read by {several}; found: {found}. {ANEW}")
+    (names,) = fitting
+    if names.test is None:
+        images = _array(arrays, names.train, path)
+        if others := [key for key in sorted(keys - {names.train}) if _alike(arrays, key, images)]:
+            raise BadImages(f"{path} may be read by {names.train} or {others[0]}; found: {found}. {ANEW}")
+        return _shared_out(images, path, test_share)
+    if test_share is not None:
+        raise BadImages(f"{path} is split already into {names.train} and {names.test}. Leave test_share out.")
+    if unused := keys.intersection(names.unused):
+        log.warning("WARNING: the images %s of %s are neither trained on nor tested.", ", ".join(sorted(unused)), path)
+    return _tensor(_array(arrays, names.train, path)), _tensor(_array(arrays, names.test, path))
+
+
+def _alike(arrays: Any, key: str, images: np.ndarray) -> bool:
+    """Whether another array looks like images of the same size."""
+    try:
+        other = arrays[key]
+    except Exception:  # what cannot be read is not meant
+        return False
+    return other.dtype == np.uint8 and other.ndim in (3, 4) and other.shape[1:3] == images.shape[1:3]
+
+
+def _shared_out(images: np.ndarray, path: Path, test_share: float | None) -> tuple[Tensor, Tensor]:
+    """One array's training and test images."""
     _check_share(test_share, str(path))
-    images = _array(arrays, "images", path)
-    test = torch.tensor([held_out(str(i), test_share) for i in range(len(images))], dtype=torch.bool)
-    return images[~test], images[test]
+    test = np.array([held_out(str(i), test_share) for i in range(len(images))], dtype=bool)
+    return _tensor(images[~test]), _tensor(images[test])
 
 
 READERS: dict[str, Callable[..., ImageData]] = {

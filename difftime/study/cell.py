@@ -48,6 +48,7 @@ from difftime.study.settings import (
     VEExponentialSettings,
     VPSettings,
 )
+from difftime.support.files import expanded
 from difftime.support.streams import stream
 from difftime.training.checkpoint import BadFile, load_tensors, load_weights, save_weights
 from difftime.training.data import ImageSample, MixtureSample, TrainingData
@@ -207,14 +208,20 @@ def build_sde(settings: SDESettings) -> SDE:
     return VE(settings.sigma_min, settings.sigma_max, settings.from_zero)
 
 
+def build_mixture(settings: MixtureSettings) -> Mixture:
+    if settings.stds is not None:
+        return Mixture.from_stds(settings.weights, settings.means, settings.stds)
+    return Mixture.from_covariances(settings.weights, settings.means, settings.covariances)
+
+
 def read_images(settings: ImageSettings, data_dir: Path) -> ImageData:
     """The images that the settings name. Raises BadImages."""
     options: dict[str, object] = {}
     if settings.kind in ("mnist", "cifar10"):
-        options = {"data_dir": data_dir}
+        options = {"data_dir": expanded(data_dir)}
     elif settings.kind != "mnist5k":
         options = {
-            "path": Path(str(settings.path)), "channels": settings.channels, "test_share": settings.test_share
+            "path": expanded(str(settings.path)), "channels": settings.channels, "test_share": settings.test_share
         }  # fmt: skip
     return load_images(settings.kind, **options)
 
@@ -252,7 +259,7 @@ def build(
     }  # fmt: skip
     network = cell.network
     if isinstance(cell.data, MixtureSettings) and isinstance(network, MLPSettings):
-        density = Mixture.from_covariances(cell.data.weights, cell.data.means, cell.data.covariance_matrices())
+        density = build_mixture(cell.data)
         generators = [stream(seed, "initial weights") for seed in seeds]
         net = MLP(
             density.d, network.width, network.depth, network.activation, network.time_features, generators

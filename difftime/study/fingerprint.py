@@ -1,15 +1,27 @@
-"""A fingerprint of the code that a verb runs, for Snakemake, which does not see edits inside a package."""
+"""A fingerprint of the code that a verb runs, for Snakemake, which does not see edits inside a package.
+
+The fingerprint is a function of the source alone: equal on every Python and in every locale. `ast.dump` is not, as its
+form changes from one Python to the next, so the syntax tree is written down here.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NOT_FOLLOWED = {"study.settings", "tables.schema", "support.files", "support.progress", "study.fingerprint"}
+NOT_FOLLOWED = (
+    "study.fingerprint", "study.registry", "study.settings", "support.files", "support.progress", "support.signals",
+    "tables.schema",
+)  # fmt: skip
 """What changes no result: settings reach a rule as its parameters, and `collect` checks every table's form."""
+
+
+class OtherCode(Exception):
+    """The installed code is not the code that a job was planned with; the message says what to do."""
 
 
 def _path(module: str) -> Path | None:
@@ -20,24 +32,58 @@ def _path(module: str) -> Path | None:
     return None
 
 
+def _left_out(module: str) -> bool:
+    """Whether a module, or a package around it, is not followed."""
+    return any(module == one or module.startswith(f"{one}.") for one in NOT_FOLLOWED)
+
+
+def _text(node: object) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
 def _docstring(line: ast.stmt) -> bool:
     """Whether a statement is a text that nothing is done with: a docstring, also one below an attribute."""
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
 
 
+def _merged(parts: list[ast.expr]) -> list[ast.expr]:
+    """The parts of an f-string. Pythons differ in where they cut its plain text, and whether they keep empty texts."""
+    merged: list[ast.expr] = []
+    for plain, group in groupby(parts, _text):
+        if plain:
+            text = "".join(part.value for part in group)
+            merged += [ast.Constant(text)] if text else []
+        else:
+            merged += group
+    return merged
+
+
+def written(node: object) -> str:
+    """A syntax tree as text, without docstrings and without empty fields, of which newer Pythons have more."""
+    if isinstance(node, ast.JoinedStr):
+        return f"JoinedStr({written(_merged(node.values))})"
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+        if isinstance(body := getattr(node, "body", None), list):
+            body = [line for line in body if not _docstring(line)]
+            fields = [(name, body if name == "body" else value) for name, value in fields]
+        return f"{type(node).__name__}({', '.join(f'{name}={written(value)}' for name, value in fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(written, node))}]"
+    return ascii(node)  # `repr` shows the characters that this Python's Unicode calls printable
+
+
 @cache
 def _parsed(module: str) -> tuple[str, frozenset[str]]:
     """The module's code without comments, docstrings and layout, and the modules of the package it imports."""
-    tree = ast.parse(_path(module).read_text())
+    tree = ast.parse(_path(module).read_bytes())  # bytes: UTF-8 in every locale
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "difftime":
             package = ".".join(node.module.split(".")[1:])
             names = [f"{package}.{alias.name}" if package else alias.name for alias in node.names]
             imported |= {name if _path(name) else package for name in names} - {""}
-        if isinstance(body := getattr(node, "body", None), list):
-            body[:] = [line for line in body if not _docstring(line)]
-    return ast.dump(tree), frozenset(imported)
+    return written(tree), frozenset(imported)
 
 
 @cache
@@ -49,8 +95,21 @@ def fingerprint(module: str) -> str:
     seen, waiting = {}, [module]
     while waiting:
         name = waiting.pop()
-        if name not in seen and name not in NOT_FOLLOWED:
+        if name not in seen and not _left_out(name):
             seen[name], imported = _parsed(name)
             package = name.rpartition(".")[0]
             waiting += [*imported, package] if package else imported
     return hashlib.sha256("\n".join(f"{name} {seen[name]}" for name in sorted(seen)).encode()).hexdigest()[:12]
+
+
+def require(planned: str, module: str) -> None:
+    """Raise OtherCode unless a job's own code is the code that it was planned with, as `fingerprint` names both.
+
+    They differ after an edit while a study runs, and where a clone plans what another clone, the installed one, runs.
+    """
+    if (own := fingerprint(module)) != planned:
+        raise OtherCode(
+            f"{module} was planned with the code {planned}, but the installed code, in {ROOT}, is {own}. If the code "
+            "was edited since, run snakemake again; if that is another clone, run `pip install --no-deps --editable .` "
+            "in the clone that plans."
+        )

@@ -1,13 +1,15 @@
 """What is measured, tabled and drawn: one entry each, read by the rules, by `collect`, by the report and by the docs.
 
-A measurement is a command, a rule and a module of `study.commands` of the same name; it leaves tables in a cell's folder.
-A derived table is a function of other tables. A figure is a module of `figures` that draws one table of one data set.
+A measurement is a command, a rule and a module of `study.commands` of the same name; it leaves tables in a cell's
+folder. A derived table is a function of other tables. A figure is a module of `figures` that draws one table of one
+data set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,15 @@ class Derived:
     wants: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
 
+    @property
+    def module(self) -> str:
+        """The module of the function, as `fingerprint` names it."""
+        return self.function.partition(":")[0].removeprefix("difftime.")
+
 
 @dataclass(frozen=True)
 class Facts:
-    """What the settings say beforehand of the cells that a figure would show: those of a data set, or of one network."""
+    """What the settings say of the cells that a figure would show: those of a data set, or of one network of it."""
 
     mixture: bool
     d: int | None
@@ -69,9 +76,11 @@ MEASUREMENTS = {
 }
 TRAINING = ("training", "history")
 """The tables that `train` leaves."""
-ONLY_OF = {"modes": "mixture", "histogram": "mixture", "images": "images", "history": "images"} | dict.fromkeys(
-    ("elbo_units", "curve_units", "likelihood_units"), "images"
-)
+ONLY_OF: dict[str, Literal["mixture", "images"]] = {
+    "modes": "mixture", "histogram": "mixture",
+    "images": "images", "history": "images", "table1": "images",
+    "elbo_units": "images", "curve_units": "images", "likelihood_units": "images",
+}  # fmt: skip
 """Tables that only one kind of data has."""
 
 DERIVED = {

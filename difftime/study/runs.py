@@ -1,4 +1,4 @@
-"""Where a cell's results come from: settings, versions, code, machine and cost, one row per verb and cell.
+"""Where a cell's results come from: settings, versions, code, machine and cost, one row per command and cell.
 
 The rows stay out of every other table, since they differ from run to run.
 """
@@ -11,13 +11,14 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from difftime import __version__
+from difftime.study.commands.common import Work, describe, peak_memory
 from difftime.study.settings import Settings, read_cell
 from difftime.tables.schema import Row, write_rows
 from difftime.training.parallel import ALONE, Group
@@ -31,23 +32,31 @@ PATIENCE = 10.0
 
 @contextmanager
 def recorded(
-    folder: Path, verb: str, settings: Settings | None = None, group: Group = ALONE, **job: Any
-) -> Iterator[None]:
-    """Write run_<verb>.parquet into a cell's folder when the block has ended without an error.
+    folder: Path, command: str, settings: Settings | None = None, group: Group = ALONE, **job: Any
+) -> Iterator[Callable[[Work | None], None]]:
+    """Write run_<command>.parquet into a cell's folder when the block has ended without an error.
 
-    `settings` are those of the measurement, `job` is what else its command line said.
+    `settings` are those of the measurement, `job` is what else its command line said. The block may tell the function
+    that it is given what the command did.
     """
+    work: Work | None = None
+
+    def did(done: Work | None) -> None:
+        nonlocal work
+        work = done
+
     if not group.first:
-        yield
+        yield did
         return
     git, start, clock = _ask_git(), datetime.now(UTC), time.monotonic()
-    yield
+    yield did
     seconds = time.monotonic() - clock
     cell = read_cell(folder / "cell.json")
     asked = {"cell": cell.model_dump(mode="json"), "measurement": settings and settings.model_dump(mode="json")} | job
-    row = cell.keys | {"T": cell.T, "verb": verb, "settings": json.dumps(asked, sort_keys=True)}
+    row = cell.keys | {"T": cell.T, "command": command, "settings": json.dumps(asked, sort_keys=True)}
     times = {"start": _stamp(start), "end": _stamp(datetime.now(UTC)), "seconds": seconds}
-    write_rows(folder / f"run_{verb}.parquet", "runs", [row | _versions() | _code(git) | _machine(group) | times])
+    times |= {"work_seconds": work and work.seconds, "units_per_second": work and work.units_per_second}
+    write_rows(folder / f"run_{command}.parquet", "runs", [row | _versions() | _code(git) | _machine(group) | times])
 
 
 def _stamp(moment: datetime) -> str:
@@ -93,8 +102,6 @@ def _code(git: subprocess.Popen[str] | OSError) -> Row:
 
 def _machine(group: Group) -> Row:
     import torch
-
-    from difftime.study.commands.common import describe, peak_memory
 
     # a job has used a GPU if PyTorch has opened one
     place = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")

@@ -1,12 +1,21 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, and where a person means them to be."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` and `~user` replaced by the home folder. Raises FileNotFoundError where that is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(errno.ENOENT, "The home folder that ~ stands for is not known", str(path)) from None
 
 
 def _temporary(path: Path) -> Path:
@@ -18,8 +27,9 @@ def atomic(path: Path) -> Iterator[Path]:
     """A path to write to; it takes the name `path` only when the block ends without an error.
 
     The temporary name is fixed, so what a killed process leaves is overwritten by the next attempt; a lock on it, which
-    dies with its process, keeps two of them apart. Raises OSError where the folder cannot be written, BlockingIOError
-    where another process is writing the same file, and FileNotFoundError if the block wrote nothing.
+    dies with its process, keeps two of them apart. Raises OSError where the folder cannot be written or the disk is
+    full, BlockingIOError where another process is writing the same file, and FileNotFoundError if the block wrote
+    nothing.
     """
     temporary = _temporary(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,8 +42,10 @@ def atomic(path: Path) -> Iterator[Path]:
                 raise FileNotFoundError(f"Nothing was written to {path}.")
             os.fsync(descriptor)
             temporary.replace(path)
-        except BaseException:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+                raise OSError(error.errno, error.strerror, str(path)) from error
             raise
     finally:
         os.close(descriptor)

@@ -537,6 +537,14 @@ def arrow_schema(table: str) -> pa.Schema:
     return pa.schema(fields, metadata={"table": table, "difftime": __version__})
 
 
+def filled(table: str, row: Row) -> Row:
+    """A row with null in the columns that it does not have, all of which may be null. Raises ValueError otherwise."""
+    lacking = [column for column in TABLES[table] if column.name not in row]
+    if faulty := [column.name for column in lacking if not column.nullable]:
+        raise ValueError(f"A row of the table '{table}' lacks {', '.join(faulty)}.")
+    return dict.fromkeys((column.name for column in lacking), None) | row
+
+
 def write_rows(path: Path, table: str, rows: Sequence[Row]) -> None:
     """Write rows as a Parquet file with the table's schema, whole or not at all.
 

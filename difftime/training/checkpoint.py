@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,11 @@ def save_resume(path: Path, state: dict[str, Any]) -> None:
         temporary.write_bytes(hashlib.sha256(payload).digest() + payload)
 
 
-def load_resume(path: Path, cell: str) -> dict[str, Any] | None:
-    """What `save_resume` wrote, or None if there is nothing to go on from.
+def load_resume(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None:
+    """What `save_resume` wrote, or None if there is no file.
 
-    Raises BadFile if the file is damaged. A state of another cell (its settings changed) is no state of this one.
+    `identity` has a digest of each thing that determines the state: settings, code, data. Raises BadFile if the file is
+    damaged, or if another one of these things has left it, which the message names.
     """
     if not path.exists():
         return None
@@ -87,6 +89,9 @@ def load_resume(path: Path, cell: str) -> dict[str, Any] | None:
         raise BadFile(f"{path} does not match its checksum: it was cut short or altered.")
     try:
         state = torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
-        return state if state["cell"] == cell else None
+        others = [what for what, digest in identity.items() if dict(state["identity"]).get(what) != digest]
     except Exception as error:  # what is no such state can fail in any way
         raise BadFile(f"{path} is not a resume state of this program.") from error
+    if others:
+        raise BadFile(f"{path} was left by other {' and other '.join(others)}, so it is not used.")
+    return state

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from difftime.support.signals import Interrupted, asked_to_stop
+
 log = logging.getLogger("difftime")
 
 Item = TypeVar("Item")
@@ -64,10 +66,20 @@ class Group:
             raise BadGroup(f"The processes see different states in {folder}. It must be one folder for all of them.")
 
     def each(self, todo: Sequence[Item], work: Callable[[Item], Result]) -> Iterator[list[Result]]:
-        """The results of `work` in the order of `todo`, by rounds in which every process does one, on all of them."""
-        for start in range(0, len(todo), self.size):
-            mine = todo[start : start + self.size][self.rank : self.rank + 1]
-            yield [result for results in self.gather([work(item) for item in mine]) for result in results]
+        """The results of `work` in the order of `todo`, by rounds in which every process does one, on all of them.
+
+        The caller saves the results of a round before it asks for the next. Raises Interrupted there if a signal asked
+        to stop.
+        """
+        with asked_to_stop() as stop:
+            for start in range(0, len(todo), self.size):
+                if any(self.gather(stop.is_set())):
+                    raise Interrupted(
+                        f"The evaluation was asked to stop; {start} of the {len(todo)} batches that it had to do are "
+                        "saved. The same command does the others."
+                    )
+                mine = todo[start : start + self.size][self.rank : self.rank + 1]
+                yield [result for results in self.gather([work(item) for item in mine]) for result in results]
 
     def wrapped(self, net: nn.Module) -> nn.Module:
         """The network as `pullback` takes it."""

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +23,7 @@ from torch import Tensor
 from difftime.diffusion.score import NetScore
 from difftime.diffusion.sde import SDE
 from difftime.support.progress import Progress
+from difftime.support.signals import Interrupted, asked_to_stop
 from difftime.support.streams import stream
 from difftime.training.checkpoint import BadFile, load_resume, save_resume
 from difftime.training.data import TrainingData
@@ -73,10 +71,6 @@ class Trained:
 
 class Diverged(Exception):
     """The loss stopped being a finite number; the message says where."""
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (SIGTERM) and has saved its state."""
 
 
 @dataclass(frozen=True)
@@ -133,25 +127,13 @@ def _draw(
     return _Batches(*(torch.stack(of_seeds, 1) for of_seeds in zip(*parts, strict=True)))
 
 
-@contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, so that the loop can save its state before it goes."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 class _Run:
     """The state of a training that resumes: weights, their average, Adam's moments, and the losses so far."""
 
-    def __init__(self, score: NetScore, recipe: Recipe, cell: str, resume: Path | None, group: Group) -> None:
-        self.net, self.recipe, self.cell, self.resume, self.group = score.net, recipe, cell, resume, group
+    def __init__(
+        self, score: NetScore, recipe: Recipe, identity: Mapping[str, str], resume: Path | None, group: Group
+    ) -> None:
+        self.net, self.recipe, self.identity, self.resume, self.group = score.net, recipe, identity, resume, group
         self.parameters = list(self.net.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.moments = [[torch.zeros_like(p) for p in self.average] for _ in range(2)]
@@ -166,7 +148,7 @@ class _Run:
 
     def _load(self, resume: Path) -> None:
         try:
-            state = load_resume(resume, self.cell)
+            state = load_resume(resume, self.identity)
         except BadFile as error:
             log.warning("%s Starting from step 0 instead.", error)
             return
@@ -188,7 +170,7 @@ class _Run:
         if self.resume is None or not self.group.first:
             return
         state = {
-            "cell": self.cell,
+            "identity": dict(self.identity),
             "block": self.block,
             "net": self.net.state_dict(),
             "average": self.average,
@@ -247,21 +229,21 @@ def train(
     recipe: Recipe,
     seeds: Sequence[str],
     name: str,
-    cell: str,
+    identity: Mapping[str, str],
     resume: Path | None = None,
     group: Group = ALONE,
 ) -> Trained:
     """Minimise Eq. 3 for the models of `score.net`, one per seed, on the device they and `data` are on.
 
-    `name` is the cell's for messages, `cell` the digest of all that determines the result. With `resume`, the state is
-    saved there every `checkpoint_minutes` and on SIGTERM. The loss of a seed that is reported is Eq. 3, the mean over
-    its batch; for the likelihood weighting it estimates twice I of Eq. 6, in nats per data point. The optimiser sees it
-    divided by d (T - epsilon). Raises Diverged, or Interrupted on SIGTERM.
+    `name` is the cell's for messages, `identity` has a digest of each thing that determines the result. With `resume`,
+    the state is saved there every `checkpoint_minutes` and when a signal asks to stop. The loss of a seed that is
+    reported is Eq. 3, the mean over its batch; for the likelihood weighting it estimates twice I of Eq. 6, in nats per
+    data point. The optimiser sees it divided by d (T - epsilon). Raises Diverged, or Interrupted on such a signal.
 
     The processes of `group` take equal shares of every batch. All have the same weights, the first one saves the state,
     and each has its own dropout.
     """
-    run, share = _Run(score, recipe, cell, resume, group), group.share(recipe.batch)
+    run, share = _Run(score, recipe, identity, resume, group), group.share(recipe.batch)
     blocks, reported = math.ceil(recipe.steps / recipe.block), data.d * (T - epsilon)
     progress = Progress(
         f"train {name}", recipe.steps, "step", done=min(run.block * recipe.block, recipe.steps),
@@ -270,7 +252,7 @@ def train(
     score.net.train()
     net = group.wrapped(score.net)
     own = [] if group.first else ["process", group.rank]
-    with _stop_signal() as stop:
+    with asked_to_stop() as stop:
         while run.block < blocks:
             first = run.block * recipe.block
             batches = _draw(data, seeds, run.block, score, T, epsilon, recipe, share)
@@ -291,12 +273,13 @@ def train(
             _check(of_block, first, run.losses, name)
             run.losses.append(of_block.mean(0))
             run.block += 1
-            progress.advance(len(losses), f"loss {run.losses[-1].mean():.4g}")
-            if any(group.gather(stop.is_set())):  # the signal may reach the processes in different blocks
+            # the signal may reach the processes in different blocks; a terminal that is closed takes no more progress
+            if any(group.gather(stop.is_set())):
                 run.save()
                 raise Interrupted(
                     f"Training of {name} was asked to stop; its state after step {run.block * recipe.block} is saved."
                 )
+            progress.advance(len(losses), f"loss {run.losses[-1].mean():.4g}")
             if time.monotonic() - run.saved > 60 * recipe.checkpoint_minutes:
                 run.save()
     progress.close()

@@ -1,15 +1,17 @@
-rule cells:
+rule study:
     output:
-        f"{RESULTS}/cells.json",
+        f"{RESULTS}/study.json",
     log:
-        f"{RESULTS}/logs/cells.log",
+        f"{RESULTS}/logs/study.log",
     conda:
         "../../environment.yml"
     params:
-        grid=STUDY.cells().canonical(),
-    shell:
-        "printf '%s\\n' {params.grid:q} > {output:q}.partial 2> {log:q}"
-        " && mv {output:q}.partial {output:q}"
+        **{
+            key: f"{name} = {value}"
+            for key, (name, value) in enumerated(flat(plain_study(STUDY))).items()
+        },
+    script:
+        "../scripts/study.py"
 
 
 rule cell:
@@ -20,10 +22,32 @@ rule cell:
     conda:
         "../../environment.yml"
     params:
-        settings=cell_settings,
-    shell:
-        "printf '%s\\n' {params.settings:q} > {output:q}.partial 2> {log:q}"
-        " && mv {output:q}.partial {output:q}"
+        **parameters(
+            of_cell,
+            (cell_settings(**keys) for keys, _ in STUDY.grid()),
+        ),
+    script:
+        "../scripts/settings.py"
+
+
+rule settings:
+    output:
+        f"{RESULTS}/settings/{{dataset}}/{{measurement}}.json",
+    log:
+        f"{RESULTS}/logs/settings-{{dataset}}-{{measurement}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        **parameters(
+            of_measurement,
+            (
+                measurement_settings(dataset, measurement)
+                for dataset in GRID.datasets()
+                for measurement in MEASURED
+            ),
+        ),
+    script:
+        "../scripts/settings.py"
 
 
 rule fetch:
@@ -33,13 +57,15 @@ rule fetch:
         f"{RESULTS}/logs/fetch-{{dataset}}.log",
     conda:
         "../../environment.yml"
-    resources:
-        data_dir=STUDY.data_dir,
-        needs=image_needs,
     params:
-        settings=image_settings,
         # not the code: what is written stays the same when it is edited, and every cell would be trained anew
-        files=image_files,
-    shell:
-        "difftime fetch --settings {params.settings:q} --needs {resources.needs:q}"
-        " --data-dir {resources.data_dir:q} --output {output:q} > {log:q} 2>&1"
+        **parameters(
+            of_images,
+            (
+                images_settings(dataset)
+                for dataset in GRID.datasets()
+                if not is_mixture(dataset)
+            ),
+        ),
+    script:
+        "../scripts/fetch.py"

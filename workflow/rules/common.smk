@@ -1,77 +1,58 @@
-# The settings, checked before anything runs, and what the rules need of them.
+# The study, checked before anything runs, and what the rules need of it.
 
 import gc
-import json
-from contextlib import suppress
 from functools import cache
-from itertools import islice
 from pathlib import Path
-from shlex import quote
 
-import pandas as pd
-from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
-from snakemake.utils import Paramspace, min_version
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
 
+from difftime.study.collecting import Busy, hold
+from difftime.study.fingerprint import fingerprint
+from difftime.study.registry import DERIVED, FIGURES, MEASUREMENTS
 from difftime.study.settings import (
-    FIGURE_TABLE,
+    COLLECTED,
     FITTED,
-    MEASURED_BY,
     BadSettings,
-    added_times,
-    cell_name,
-    decisions,
     family,
+    flat,
     listing,
+    plain_study,
     read_study,
-    refined_lines,
-    refuse_repeated_keys,
-    round_name,
     what_it_is,
 )
-from difftime.study.fingerprint import fingerprint
 
 min_version("9.15")
 # a DAG of thousands of jobs is millions of objects that live to the end: looking for garbage among them takes its time
 gc.set_threshold(500_000, 20, 20)
 
 try:
-    for path in workflow.configfiles:
-        refuse_repeated_keys(Path(path))
-    STUDY = read_study(config, "The configuration")
+    STUDY = read_study(
+        workflow.config_settings.configfiles,
+        workflow.config_settings.config,
+        base=Path(workflow.basedir) / "config.yaml",
+        known=workflow.config_settings.overwrite_config,
+    )
 except BadSettings as error:
     raise WorkflowError(str(error)) from None
 
+# what the scripts see of it: Snakemake merges the files too, but leaves in a data set what another kind of it had
+config.clear()
+config.update(plain_study(STUDY))
+
+GRID = STUDY.cells()
 RESULTS = STUDY.results
-GRID = STUDY.grid()
-CELLS = Paramspace(pd.DataFrame([keys for keys, _ in GRID]), param_sep="=")
-CELL = f"{RESULTS}/cells/{CELLS.wildcard_pattern}"
-LOG = f"{RESULTS}/logs/{CELLS.wildcard_pattern}"
-BENCHMARK = f"{RESULTS}/benchmarks/{CELLS.wildcard_pattern}"
-NOISES = {
-    name: " ".join(f"--p-noise {noise}" for noise in STUDY.noises(name))
-    for name in STUDY.datasets
-}
-REFINED = refined_lines(STUDY.study)
-LINE = {key: f"{{{key}}}" for key in ("dataset", "sde", "net")}
-ROUND = f"{RESULTS}/{round_name(LINE, '{round}')}"
-MEASURED = {table: STUDY.cells().measured(table) for table in MEASURED_BY}
-TRADED = [
-    "training",
-    "elbo",
-    "likelihood",
-    "samples",
-    "bpd",
-    "image_elbo",
-    "image_quality",
-]
+PLACE = "dataset={dataset}/sde={sde}/net={net}/T={T}"
+CELL = f"{RESULTS}/cells/{PLACE}"
+MEASURED = [*MEASUREMENTS, *(f"noise_{name}" for name in FITTED)]
+LOG = f"{RESULTS}/logs/{PLACE}"
+BENCHMARK = f"{RESULTS}/benchmarks/{PLACE}"
 # resources and not parameters: they change no result, so their change re-runs nothing. Every job of a group has them, as
 # Snakemake refuses a group whose jobs differ in a resource that is a text; and one that is a number must be a whole one
 TEXTS = {
     "checkpoint_minutes": str(STUDY.checkpoint_minutes),
     "data_dir": STUDY.data_dir,
 }
-RUNNING = STUDY.scout.canonical(exclude={"cells"})
-TABLES = STUDY.cells().tables()
 
 
 wildcard_constraints:
@@ -80,191 +61,97 @@ wildcard_constraints:
     net="[^/=]+",
     T="[^/=]+",
     noise="|".join(FITTED),
-    round="[1-9][0-9]*",
+    measurement="|".join(MEASURED),
+    place="[^/=]+(/[^/=]+)?",
+
+
+def hold_alone(results):
+    try:
+        hold(results)
+    except Busy as error:
+        raise WorkflowError(str(error)) from None
+
+
+def is_mixture(dataset):
+    return family(STUDY.datasets[dataset].kind) == "mixture"
 
 
 @cache
-def cells_settings(dataset, sde, net):
-    """What determines the weights of cells that differ in T only."""
-    return STUDY.cell(dataset, sde, net, T="1").model_dump(mode="json")
+def cell_settings(dataset, sde, net, T):
+    """What determines the weights of a cell, setting by setting."""
+    return flat(STUDY.cell(dataset, sde, net, T).model_dump(mode="json"))
 
 
-def cell_settings(wildcards):
-    """Everything that determines the weights of a cell, as JSON."""
-    common = cells_settings(wildcards.dataset, wildcards.sde, wildcards.net)
-    return json.dumps(common | {"T": float(wildcards.T)}, sort_keys=True)
+@cache
+def measurement_settings(dataset, measurement):
+    """What determines a measurement of the cells on some data, or how a p_noise is fitted, setting by setting."""
+    if measurement in MEASUREMENTS:
+        return flat(STUDY.measurement(dataset, measurement))
+    noise = getattr(STUDY.noise, measurement.removeprefix("noise_"))
+    return flat(noise.model_dump(mode="json"))
 
 
-def cell_tables(wildcards):
-    """The tables of single cells that a study's table is collected from."""
-    grid = STUDY.cells().extended(lambda line: added_times(made(line)))
-    return [f"{RESULTS}/cells/{part}" for part in grid.parts(wildcards.table)]
+@cache
+def images_settings(dataset):
+    """What images these are, setting by setting, and what a cheap look says of the files."""
+    data = STUDY.datasets[dataset]
+    return flat(what_it_is(data) | {"files": listing(data)})
 
 
-def made(line):
-    """The file with the decision of a round on a line, which Snakemake makes first if it is not there."""
-    return lambda round: Path(checkpoints.refine.get(**line, round=round).output[0])
+def parameters(of, settings):
+    """Parameters of a rule, one per setting that any of its jobs has: Snakemake names those that changed.
+
+    A job without a setting has null there. One null is in every job: another data set in the study, with settings of its
+    own, must be no change of a job that has none of them.
+    """
+    names = sorted({name for found in settings for name in found})
+    return {"absent": absent} | {
+        name.replace(".", "_"): parameter(of, name) for name in names
+    }
 
 
-def block_of(wildcards):
-    """The key columns of a refined line, and its block."""
-    own = {key: wildcards[key] for key in LINE}
-    return next((line, block) for line, block in REFINED if line == own)
+def absent(wildcards):
+    return None
 
 
-def running_before(wildcards):
-    """The running ELBOs of all cells that a line has before a round."""
-    line, block = block_of(wildcards)
-    added = islice(added_times(made(line)), int(wildcards.round) - 1)
-    cells = [cell_name(line | {"T": f"{T:g}"}) for T in (*block.T, *added)]
-    return [f"{RESULTS}/cells/{cell}/running.parquet" for cell in cells]
+def enumerated(settings):
+    """Settings whose names are no names of parameters, as those of a whole study may not be."""
+    return {f"s{k}": item for k, item in enumerate(sorted(settings.items()))}
 
 
-def refine_settings(wildcards):
-    return block_of(wildcards)[1].refine.canonical()
+def parameter(of, name):
+    """One setting as a job's parameter, 'training.steps = 3000'; null where the job has no such setting."""
+
+    def value(wildcards):
+        found = of(wildcards)
+        return f"{name} = {found[name]}" if name in found else None
+
+    return value
 
 
-def refine_noise(wildcards):
-    """The p_noise whose optimum is looked for."""
-    return STUDY.known_noises(wildcards.dataset)[0]
+def of_cell(wildcards):
+    return cell_settings(wildcards.dataset, wildcards.sde, wildcards.net, wildcards.T)
 
 
-def rounds(wildcards):
-    """The decisions on all refined lines, to the last."""
-    return [
-        f"{RESULTS}/{round_name(line, round)}"
-        for line, _ in REFINED
-        for round, _ in enumerate(decisions(made(line)), 1)
-    ]
+def of_measurement(wildcards):
+    return measurement_settings(wildcards.dataset, wildcards.measurement)
 
 
-def rounds_begun(wildcards):
-    """The same with the next one of every line, so that they are refined side by side."""
-    files = []
-    for line, _ in REFINED:
-        files.append(f"{RESULTS}/{round_name(line, 1)}")
-        with suppress(IncompleteCheckpointException):
-            files += [
-                f"{RESULTS}/{round_name(line, round)}"
-                for round, _ in enumerate(added_times(made(line)), 2)
-            ]
-    return files
-
-
-def refined_table(wildcards):
-    """The table of refined lines, if there are any."""
-    return {"refined": f"{RESULTS}/tables/refined.parquet"} if REFINED else {}
-
-
-def refined_option(wildcards, input):
-    return f"--refined {quote(input.refined)}" if REFINED else ""
-
-
-def image_settings(wildcards):
-    """What images these are, as JSON."""
-    return json.dumps(what_it_is(STUDY.datasets[wildcards.dataset]), sort_keys=True)
-
-
-def image_needs(wildcards):
-    """What the study will do with these images, as JSON."""
-    return STUDY.needs(wildcards.dataset).canonical()
-
-
-def image_files(wildcards):
-    return listing(STUDY.datasets[wildcards.dataset])
+def of_images(wildcards):
+    return images_settings(wildcards.dataset)
 
 
 def images_of(wildcards):
     """The file that says that a cell's images are there, and which they are; none for a mixture."""
-    if family(STUDY.datasets[wildcards.dataset]) == "mixture":
+    if is_mixture(wildcards.dataset):
         return []
     return f"{RESULTS}/data/{wildcards.dataset}.json"
-
-
-def noises(wildcards):
-    """Where the reverse process of a cell starts, as options of its measurements."""
-    return NOISES[wildcards.dataset]
-
-
-def known_noises(wildcards):
-    """The same without those that are fitted, which are of one T."""
-    return " ".join(
-        f"--p-noise {name}" for name in STUDY.known_noises(wildcards.dataset)
-    )
 
 
 def fitted(wildcards):
     """The files of the p_noises that are fitted."""
     names = [name for name in STUDY.noises(wildcards.dataset) if name in FITTED]
     return [f"{CELL}/noise_{name}.safetensors".format(**wildcards) for name in names]
-
-
-def noise_settings(wildcards):
-    """How a p_noise is fitted, as JSON."""
-    return getattr(STUDY.noise, wildcards.noise).canonical()
-
-
-def figure_table(wildcards):
-    """The one table that a figure shows."""
-    return f"{RESULTS}/tables/{FIGURE_TABLE[wildcards.figure]}.parquet"
-
-
-def summarised(wildcards):
-    """The tables, beside elbo and optimum, that a summary of this study draws on."""
-    return {
-        table: f"{RESULTS}/tables/{table}.parquet"
-        for table in ("likelihood", "samples")
-        if MEASURED[table]
-    }
-
-
-def summary_options(wildcards, input):
-    return " ".join(
-        f"--{table} {quote(input[table])}"
-        for table in ("likelihood", "samples")
-        if MEASURED[table]
-    )
-
-
-def traded(wildcards):
-    """The tables that this study's trade-off draws on, and what was measured of each image."""
-    tables = {
-        table: f"{RESULTS}/tables/{table}.parquet"
-        for table in TRADED
-        if MEASURED[table]
-    }
-    images = [
-        f"{RESULTS}/cells/{cell}/{table}_images.parquet"
-        for table in ("bpd", "image_elbo")
-        for cell in MEASURED[table]
-    ]
-    return tables | {"images": images}
-
-
-def tradeoff_options(wildcards, input):
-    return " ".join(
-        f"--{table.replace('_', '-')} {quote(input[table])}"
-        for table in TRADED
-        if MEASURED[table]
-    )
-
-
-def figure_settings(wildcards):
-    return STUDY.figures.of(wildcards.figure)
-
-
-def figure_code(wildcards):
-    return fingerprint(f"figures.{wildcards.figure}")
-
-
-def in_report(table):
-    """A table's HTML page, which Snakemake's report shows."""
-    return report(
-        f"{RESULTS}/tables/{table}.html",
-        caption="../report/table.rst",
-        category="Tables",
-        labels={"table": table},
-    )
 
 
 def asked_for(wildcards, name, usual):
@@ -299,5 +186,4 @@ def cpus(wildcards):
 
 def small(wildcards):
     """The group of jobs that are too short for a submission of their own; images are in none."""
-    mixture = family(STUDY.datasets[wildcards.dataset]) == "mixture"
-    return "cell" if mixture else None
+    return "cell" if is_mixture(wildcards.dataset) else None

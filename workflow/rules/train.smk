@@ -26,5 +26,35 @@ rule train:
     params:
         code=fingerprint("study.commands.train"),
     shell:
-        "difftime train {input.cell:q} --checkpoint-minutes {resources.checkpoint_minutes}"
-        " --data-dir {resources.data_dir:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
+        "difftime train {input.cell:q} --planned {params.code} --data-dir {resources.data_dir:q}"
+        " --checkpoint-minutes {resources.checkpoint_minutes} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
+
+
+rule fit_noise:
+    input:
+        images_of,
+        cell=f"{CELL}/cell.json",
+        settings=f"{RESULTS}/settings/{{dataset}}/noise_{{noise}}.json",
+    output:
+        noise=f"{CELL}/noise_{{noise}}.safetensors",
+        run=f"{CELL}/run_noise_{{noise}}.parquet",
+    log:
+        f"{LOG}/noise_{{noise}}.log",
+    benchmark:
+        f"{BENCHMARK}/noise_{{noise}}.tsv"
+    priority: 1
+    group:
+        small
+    conda:
+        "../../environment.yml"
+    threads: cpus
+    resources:
+        **TEXTS,
+        mem_mb=memory,
+        runtime=minutes,
+        gpu=0,
+    params:
+        code=fingerprint("study.commands.fit_noise"),
+    shell:
+        "difftime fit-noise {input.cell:q} --p-noise {wildcards.noise} --settings {input.settings:q}"
+        " --planned {params.code} --data-dir {resources.data_dir:q} --threads {threads} > {log:q} 2>&1"

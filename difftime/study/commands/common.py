@@ -1,4 +1,4 @@
-"""What the verbs share."""
+"""What the commands share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import logging
 import math
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,8 +19,10 @@ from torch import Tensor
 from difftime.images.pixels import scaled
 from difftime.images.readers import ImageData
 from difftime.study.cell import WEIGHTS, ImageProblem, MixtureProblem, build, noise_file
+from difftime.study.registry import MEASUREMENTS
 from difftime.study.settings import FITTED, BadSettings, Cell, Settings, read_cell
 from difftime.support.streams import stream
+from difftime.tables.schema import Row, write_rows
 from difftime.training.checkpoint import BadFile, load_resume
 from difftime.training.parallel import ALONE, Group
 
@@ -46,18 +49,16 @@ def peak_memory(place: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
 
 
-def open_mixture(folder: Path) -> tuple[Cell, MixtureProblem]:
-    """A trained cell of known density, its weights loaded. Raises BadSettings or BadFile."""
-    cell = read_cell(folder / "cell.json")
-    problem = build(cell)
-    if not isinstance(problem, MixtureProblem):
-        raise BadSettings(f"{cell.name} is of images; this is measured of data of known density only.")
-    problem.load(folder)
-    return cell, problem
+@dataclass(frozen=True)
+class Work:
+    """What a command did, for the record of its run: seconds with those before a cut, and points or images a second."""
+
+    seconds: float
+    units_per_second: float | None
 
 
-def open_images(folder: Path, data_dir: Path) -> tuple[Cell, ImageProblem]:
-    """A trained cell of images on the device there is, its weights loaded. Raises BadSettings, BadImages or BadFile.
+def open_cell(folder: Path, data_dir: Path) -> tuple[Cell, MixtureProblem | ImageProblem]:
+    """A trained cell, its weights loaded; of images on the device there is. Raises BadSettings, BadImages or BadFile.
 
     It computes in float32, whatever it was trained in: near epsilon sigma is smaller than what bfloat16, or TF32, keeps
     of x. With bfloat16 the bits per dimension of a small network moved by 0.13, and RK45 needed 1.7 times the steps.
@@ -65,10 +66,9 @@ def open_images(folder: Path, data_dir: Path) -> tuple[Cell, ImageProblem]:
     torch.backends.cudnn.allow_tf32 = False
     cell = read_cell(folder / "cell.json")
     problem = build(cell, data_dir=data_dir, precision="float32", device=device())
-    if not isinstance(problem, ImageProblem):
-        raise BadSettings(f"{cell.name} is no cell of images.")
     problem.load(folder)
-    log.info("%s on %s", cell.name, problem.device)
+    if isinstance(problem, ImageProblem):
+        log.info("%s on %s", cell.name, problem.device)
     return cell, problem
 
 
@@ -111,18 +111,26 @@ def dequantised(problem: ImageProblem, streams: str, draw: int, part: Tensor) ->
     return scaled(problem.images.test[part], u).flatten(1).to(problem.device)
 
 
-def evaluation(problem: ImageProblem, folder: Path, settings: Settings, p_noise: Sequence[str], code: str) -> str:
-    """The digest of all that determines what an evaluation of the cell in `folder` finds."""
+def evaluation(
+    problem: ImageProblem, folder: Path, settings: Settings, p_noise: Sequence[str], code: str
+) -> dict[str, str]:
+    """A digest of each thing that determines what an evaluation of the cell in `folder` finds."""
     files = [folder / WEIGHTS, *(noise_file(folder, name) for name in p_noise if name in FITTED)]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    identity = f"{problem.digest} {digests} {settings.canonical()} {p_noise} {code}"
-    return hashlib.sha256(identity.encode()).hexdigest()
+    said = {
+        "settings": f"{settings.canonical()} {p_noise}", "weights": f"{problem.digest} {digests}", "data": problem.data,
+        "code": code,
+    }  # fmt: skip
+    return {what: hashlib.sha256(text.encode()).hexdigest() for what, text in said.items()}
 
 
-def resumed(path: Path, digest: str) -> tuple[list[dict[str, Tensor]], float]:
-    """What a cut evaluation found in its batches, and the seconds that it took; nothing if it was another one."""
+def resumed(path: Path, identity: Mapping[str, str]) -> tuple[list[dict[str, Tensor]], float]:
+    """What a cut evaluation found in its batches, and the seconds that it took.
+
+    Nothing if there was none, or if the state is damaged or another evaluation's, which the log says.
+    """
     try:
-        state = load_resume(path, digest)
+        state = load_resume(path, identity)
     except BadFile as error:
         log.warning("%s Starting from the first image instead.", error)
         state = None
@@ -132,6 +140,13 @@ def resumed(path: Path, digest: str) -> tuple[list[dict[str, Tensor]], float]:
 def keys(cell: Cell) -> dict[str, object]:
     """The key columns that every table begins with."""
     return cell.keys | {"T": cell.T}
+
+
+def write_tables(folder: Path, measurement: str, rows: Mapping[str, Sequence[Row]]) -> None:
+    """Write every table of a measurement into a cell's folder; those that its kind of data has no rows of are empty."""
+    made = MEASUREMENTS[measurement]
+    for table in reversed((*made.tables, *made.units)):
+        write_rows(folder / f"{table}.parquet", table, rows.get(table, ()))
 
 
 def finite(value: Tensor | float) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from difftime.images.readers import ImageData, check_batch
+from difftime.images.readers import ImageData, check_batch, remark
 from difftime.study.cell import image_nets, read_images
 from difftime.study.commands.common import log, measured_images
 from difftime.study.settings import ImageNeeds, ImageSettings
@@ -32,10 +32,11 @@ def run(settings: ImageSettings, needs: ImageNeeds, output: Path, *, data_dir: P
     """
     images = read_images(settings, data_dir)
     _check(images, needs)
+    remark(images)
     found = {
         "name": images.name, "shape": images.shape, "train": len(images.train), "test": len(images.test),
         "digest": images.digest,
     }  # fmt: skip
     with atomic(output) as temporary:
-        temporary.write_text(json.dumps(found, indent=2) + "\n")
+        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     log.info("%(name)s: %(train)d training and %(test)d test images of shape %(shape)s", found)

@@ -1,4 +1,4 @@
-"""Draw samples from one cell's two models, and compare them with the data's density."""
+"""Draw samples from one cell's models, and compare them with the density of the data, or with the test images."""
 
 from __future__ import annotations
 
@@ -8,30 +8,73 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from difftime.diffusion.sde import Noise
+from difftime.images.pixels import SCALE
 from difftime.measures.quality import (
     histogram,
     histogram_edges,
     median_log_prob,
     mode_shares,
+    perfect_sliced_wasserstein1,
+    projections,
+    sliced_wasserstein1,
     true_shares,
     wasserstein1,
     wasserstein1_floor,
 )
 from difftime.measures.samplers import reverse_ode, reverse_sde
-from difftime.study.cell import MixtureProblem as Problem
-from difftime.study.cell import p_noises
-from difftime.study.commands.common import finite, keys, log, open_mixture
+from difftime.study.cell import ImageProblem, MixtureProblem, p_noises
+from difftime.study.commands.common import Work, finite, keys, log, memory_for, open_cell, write_tables
 from difftime.study.settings import Cell, SampleSettings
+from difftime.support.progress import Watched
 from difftime.support.streams import stream
-from difftime.tables.schema import Row, write_rows
-
-OUTPUTS = ("samples", "modes", "histogram", "cost")
+from difftime.tables.schema import Row, filled
 
 
-def _draw(problem: Problem, noise: Noise, sampler: str, settings: SampleSettings) -> tuple[Tensor, Tensor]:
+def run(folder: Path, settings: SampleSettings, p_noise: Sequence[str], *, data_dir: Path) -> Work:
+    """Read the trained cell in `folder`; write samples.parquet, and modes and histogram or images.parquet."""
+    cell, problem = open_cell(folder, data_dir)
+    start = time.monotonic()
+    if isinstance(problem, MixtureProblem):
+        _of_density(folder, cell, problem, settings, p_noise)
+    else:
+        _of_images(folder, cell, problem, settings, p_noise)
+    return Work(time.monotonic() - start, None)
+
+
+def _of_density(
+    folder: Path, cell: Cell, problem: MixtureProblem, settings: SampleSettings, p_noise: Sequence[str]
+) -> None:
+    parts = [
+        _compared(cell, problem, name, noise, sampler, settings)
+        for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True)
+        for sampler in ("sde", "ode")
+    ]
+    write_tables(folder, "samples", {table: [row for part in parts for row in part[table]] for table in parts[0]})
+    log.info("%d samples per seed, sampler and p_noise: %s", settings.points, folder / "samples.parquet")
+
+
+def _compared(
+    cell: Cell, problem: MixtureProblem, name: str, noise: Noise, sampler: str, settings: SampleSettings
+) -> dict[str, list[Row]]:
+    """The rows of the three tables for one p_noise and sampler."""
+    x, nfe = _draw(problem, noise, sampler, settings)
+    kind = {"p_noise": name, "sampler": sampler}
+    shares, truth = mode_shares(x, problem.density), true_shares(problem.density)
+    rows = _sample_rows(x, nfe, sampler, problem, shares, truth)
+    modes, bins = _mode_rows(settings.points, shares, truth), _histogram_rows(x, problem, settings.bins)
+    of_seed = [keys(cell) | {"seed": seed} | kind for seed in range(cell.seeds)]
+    return {
+        "samples": [filled("samples", k | row) for k, row in zip(of_seed, rows, strict=True)],
+        "modes": [k | row for k, of_modes in zip(of_seed, modes, strict=True) for row in of_modes],
+        "histogram": [k | row for k, of_bins in zip(of_seed, bins, strict=True) for row in of_bins],
+    }
+
+
+def _draw(problem: MixtureProblem, noise: Noise, sampler: str, settings: SampleSettings) -> tuple[Tensor, Tensor]:
     """Samples [seeds, points, d] in float64, and each seed's number of score evaluations."""
     x = torch.stack([noise.sample(settings.points, generator=stream(seed, "x_T")) for seed in problem.seeds])
     if sampler == "ode":
@@ -47,14 +90,16 @@ def _draw(problem: Problem, noise: Noise, sampler: str, settings: SampleSettings
     return drawn.double(), torch.full((len(problem.seeds),), steps)
 
 
-def _sample_rows(x: Tensor, nfe: Tensor, sampler: str, problem: Problem, shares: Tensor, truth: Tensor) -> list[Row]:
+def _sample_rows(
+    x: Tensor, nfe: Tensor, sampler: str, problem: MixtureProblem, shares: Tensor, truth: Tensor
+) -> list[Row]:
     p, points = problem.density, x.shape[1]
     log_p = p.log_prob(x)
     low, median, high = torch.quantile(log_p, torch.tensor([0.025, 0.5, 0.975], dtype=torch.float64), dim=1)
     distance, floor, typical = wasserstein1(x, p), wasserstein1_floor(p, points), median_log_prob(p)
     return [
         {
-            "points": points, "nfe": nfe[seed].item(),
+            "units": points, "nfe": nfe[seed].item(),
             "steps": nfe[seed].item() if sampler == "sde" else (nfe[seed].item() - 2) // 6,
             "log_p_data_median": finite(median[seed]), "log_p_data_median_p_data": typical,
             "log_p_data_q025": finite(low[seed]),
@@ -78,7 +123,7 @@ def _mode_rows(points: int, shares: Tensor, truth: Tensor) -> list[list[Row]]:
     ]
 
 
-def _histogram_rows(x: Tensor, problem: Problem, bins: int) -> list[list[Row]]:
+def _histogram_rows(x: Tensor, problem: MixtureProblem, bins: int) -> list[list[Row]]:
     """One list of bins per seed; empty for data that are not one-dimensional."""
     if problem.density.d > 1:
         return [[] for _ in x]
@@ -94,39 +139,62 @@ def _histogram_rows(x: Tensor, problem: Problem, bins: int) -> list[list[Row]]:
     ]
 
 
-def _cost_row(nfe: Tensor, seconds: float, points: int) -> Row:
-    nfe = nfe.double()
-    se = nfe.std().item() / math.sqrt(len(nfe)) if len(nfe) > 1 else None
-    return {"points": points, "seeds": len(nfe), "nfe": nfe.mean().item(), "nfe_se": se, "seconds": seconds}
+def _of_images(
+    folder: Path, cell: Cell, problem: ImageProblem, settings: SampleSettings, p_noise: Sequence[str]
+) -> None:
+    steps = math.ceil(settings.steps_per_unit_time * problem.T)
+    channels, size, _ = problem.images.shape
+    test = projections(problem.images.test)
+    floor, floor_se = perfect_sliced_wasserstein1(problem.images.train, test, settings.images)
+    measured = {
+        "sampler": "sde", "units": settings.images, "steps": steps, "nfe": steps,
+        "wasserstein1_floor": finite(floor), "wasserstein1_floor_se": finite(floor_se),
+        "data_digest": problem.images.digest,
+    }  # fmt: skip
+    rows, quality = [], []
+    for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True):
+        pixels, unknown = _drawn(problem, noise, settings, steps)
+        if unknown.any():
+            log.warning(
+                "WARNING: %s, %s p_noise: %d of %d images have values that are not finite, drawn black. More steps, "
+                "or another training, may help.", cell.name, name, (unknown > 0).sum(), unknown.numel(),
+            )  # fmt: skip
+        for seed, images in enumerate(pixels):
+            key = keys(cell) | {"seed": seed, "p_noise": name}
+            rows += [
+                key | {
+                    "image": k, "steps": steps, "channels": channels, "size": size,
+                    "not_finite": unknown[seed, k].item(), "pixels": image.numpy().tobytes(),
+                }
+                for k, image in enumerate(images)
+            ]  # fmt: skip
+            whole = unknown[seed] == 0
+            distance = _distance(images, bool(whole.all()), test, problem.seeds[seed])
+            quality.append(filled("samples", key | measured | distance | {"finite": whole.double().mean().item()}))
+    write_tables(folder, "samples", {"samples": quality, "images": rows})
+    log.info("%d images drawn in %d steps: %s", settings.images, steps, folder / "images.parquet")
 
 
-def _measure(
-    cell: Cell, problem: Problem, name: str, noise: Noise, sampler: str, settings: SampleSettings
-) -> dict[str, list[Row]]:
-    start = time.perf_counter()
-    x, nfe = _draw(problem, noise, sampler, settings)
-    seconds = time.perf_counter() - start
-    kind = {"p_noise": name, "sampler": sampler}
-    shares, truth = mode_shares(x, problem.density), true_shares(problem.density)
-    rows = _sample_rows(x, nfe, sampler, problem, shares, truth)
-    modes, bins = _mode_rows(settings.points, shares, truth), _histogram_rows(x, problem, settings.bins)
-    of_seed = [keys(cell) | {"seed": seed} | kind for seed in range(cell.seeds)]
-    return {
-        "samples": [k | row for k, row in zip(of_seed, rows, strict=True)],
-        "modes": [k | row for k, of_modes in zip(of_seed, modes, strict=True) for row in of_modes],
-        "histogram": [k | row for k, of_bins in zip(of_seed, bins, strict=True) for row in of_bins],
-        "cost": [keys(cell) | kind | _cost_row(nfe, seconds, settings.points)],
-    }
+def _drawn(
+    problem: ImageProblem, noise: Noise, settings: SampleSettings, steps: int
+) -> tuple[UInt8[Tensor, "seeds n C H W"], Tensor]:
+    """Images of 8 bits, and how many values of each were not finite."""
+    x = torch.stack([noise.sample(settings.images, generator=stream(seed, "x_T")) for seed in problem.seeds])
+    generators = [stream(seed, "reverse SDE", device=problem.device) for seed in problem.seeds]
+    with memory_for("samples.images", settings.images):
+        drawn = reverse_sde(
+            Watched(f"samples {problem.name}", problem.score), problem.sde, x.float().to(problem.device),
+            problem.T, problem.epsilon, steps=steps, generators=generators,
+        )  # fmt: skip
+    # what lies beyond the grey levels becomes the nearest one
+    black = torch.where(drawn.isfinite(), drawn, -1.0)
+    pixels = ((black + 1) * SCALE).clamp(0, 255).to(torch.uint8).cpu().unflatten(-1, problem.images.shape)
+    return pixels, (~drawn.isfinite()).sum(-1).cpu()
 
 
-def run(folder: Path, settings: SampleSettings, p_noise: Sequence[str]) -> None:
-    """Read the trained cell in `folder`; write samples.parquet, modes.parquet, histogram.parquet and cost.parquet."""
-    cell, problem = open_mixture(folder)
-    parts = [
-        _measure(cell, problem, name, noise, sampler, settings)
-        for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True)
-        for sampler in ("sde", "ode")
-    ]
-    for table in OUTPUTS:
-        write_rows(folder / f"{table}.parquet", table, [row for part in parts for row in part[table]])
-    log.info("%d samples per seed, sampler and p_noise: %s", settings.points, folder / "samples.parquet")
+def _distance(pixels: UInt8[Tensor, "n C H W"], whole: bool, test: Float[Tensor, "m directions"], seed: str) -> Row:
+    """The distance of images to the test images, null unless all their values were finite."""
+    found = (math.nan, math.nan)
+    if whole:
+        found = sliced_wasserstein1(projections(pixels), test, stream(seed, "resampled images"))
+    return {"wasserstein1": finite(found[0]), "wasserstein1_se": finite(found[1]) if len(pixels) > 1 else None}

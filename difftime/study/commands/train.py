@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from difftime.study.cell import RESUME, WEIGHTS, build, recipe
-from difftime.study.commands.common import describe, device, keys, log, memory_for, peak_memory
+from difftime.study.commands.common import Work, device, keys, log, memory_for
 from difftime.study.fingerprint import fingerprint
 from difftime.study.settings import read_cell
 from difftime.support.files import discard
@@ -15,10 +15,11 @@ from difftime.training.parallel import ALONE, Group
 from difftime.training.train import train
 
 
-def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group = ALONE) -> None:
+def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group = ALONE) -> Work | None:
     """Read cell.json in `folder`; write weights.safetensors, history.parquet and training.parquet.
 
-    Raises Diverged, Interrupted, BadSettings (also where memory is short), BadImages or BadGroup.
+    Returns None in all processes but the first. Raises Diverged, Interrupted, BadSettings (also where memory is
+    short), BadImages or BadGroup.
     """
     cell = read_cell(folder / "cell.json")
     problem = build(cell, data_dir=data_dir, device=device())
@@ -35,28 +36,29 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group
             "but the bottleneck's.", unreached, cell.net, problem.score.net.resolutions(),
         )  # fmt: skip
     # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
-    identity = f"{problem.digest} {precision} {fingerprint('study.commands.train')}"
+    identity = {
+        "settings": cell.digest(), "data": problem.data, "precision": precision,
+        "code": fingerprint("study.commands.train"),
+    }  # fmt: skip
     with memory_for(f"datasets.{cell.dataset}.training.batch", plan.batch):
         trained = train(
             problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=plan, seeds=problem.seeds,
-            name=cell.name, cell=identity, resume=folder / RESUME, group=group,
+            name=cell.name, identity=identity, resume=folder / RESUME, group=group,
         )  # fmt: skip
     if not group.first:
-        return
+        return None
     rows = [
         keys(cell) | {"seed": seed, "step": step, "loss": loss.item()}
         for step, losses in zip(trained.step, trained.loss, strict=True)
         for seed, loss in enumerate(losses)
     ]
     write_rows(folder / "history.parquet", "history", rows)
-    cost = {
-        "seeds": cell.seeds, "steps": plan.steps, "batch": plan.batch, "device": describe(parameters[0].device, group),
-        "parameters": sum(p.numel() for p in parameters) // cell.seeds, "seconds": trained.seconds,
-        "points_per_second": cell.seeds * plan.steps * plan.batch / trained.seconds,
-        "peak_memory": peak_memory(parameters[0].device), "weighting": plan.weighting,
-        "precision": precision,
+    facts = {
+        "seeds": cell.seeds, "steps": plan.steps, "batch": plan.batch, "weighting": plan.weighting,
+        "parameters": sum(p.numel() for p in parameters) // cell.seeds, "precision": precision,
     }  # fmt: skip
-    write_rows(folder / "training.parquet", "training", [keys(cell) | cost])
+    write_rows(folder / "training.parquet", "training", [keys(cell) | facts])
     save_weights(folder / WEIGHTS, trained.weights, problem.digest)
     discard(folder / RESUME)
     log.info("Trained in %.1f s: %s", trained.seconds, folder / WEIGHTS)
+    return Work(trained.seconds, cell.seeds * plan.steps * plan.batch / trained.seconds)

@@ -1,0 +1,94 @@
+"""**The optimal T predicted, beside the one found by training at every T**: the ELBO against the diffusion time, of
+mixtures in nats, the more the better, of images in bits per dimension, the fewer the better. One column per SDE, one
+row per p_noise. Diamonds are cells trained up to their own T. The line is predicted from the running ELBO: a model
+trained up to T knows its ELBO at every earlier time, so one model predicts a curve, and several correct each other.
+The text above a panel gives T* of both, dotted in the panel, with their bootstrap intervals, shaded. Error bars and
+bands are ± standard errors over seeds and, of images, over the images. A prediction that knows the cells beside it
+agrees with them by construction; the last line says which cells it knows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from difftime.figures import style
+from difftime.figures.settings import FigureSettings
+
+METHODS = {
+    "trained": style.Look("trained cells", style.INK, "D"),
+    "curve": style.Look("predicted from running ELBOs", style.P_NOISES["matched"].colour, ""),
+}
+SPAN = {"nats": (2.0, math.inf), "bits per dimension": (0.2, 1.0)}
+"""What the axis shows behind the best value: at least, at most."""
+
+
+def limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """The vertical axis: from the best value of any curve to twice the distance of the worst curve's best, and SPAN."""
+    sign = 1.0 if rows.unit.iloc[0] == "nats" else -1.0
+    best = (sign * rows.elbo).groupby([rows.sde, rows.p_noise, rows.method]).max().dropna()
+    if best.empty:
+        return 0.0, 1.0
+    least, most = SPAN[rows.unit.iloc[0]]
+    span = min(max(least, 2 * (best.max() - best.min())), most)
+    ends = sign * np.array([best.max() - span, best.max() + 0.1 * span])
+    return ends.min(), ends.max()
+
+
+def said_of(line: pd.DataFrame) -> str:
+    """T* of one method in words."""
+    first, finite = line.iloc[0], line.t[line.elbo.notna()]
+    if not math.isfinite(first.T_star):
+        return "none"
+    if not finite.min() < first.T_star < finite.max():
+        return f"{first.T_star:.2f} (edge)"
+    known = math.isfinite(first.T_star_low)
+    return f"{first.T_star:.2f}" + (f" [{first.T_star_low:.2f}, {first.T_star_high:.2f}]" if known else "")
+
+
+def _line(axes: Axes, line: pd.DataFrame, look: style.Look, linestyle: style.LineStyle, level: int) -> None:
+    first = line.iloc[0]
+    style.time_line(axes, first.T_star, first.T_star_low, first.T_star_high, look, linewidth=0.8, linestyle=(0, (1, 1)))
+    t, elbo, se = (line[name].to_numpy(float) for name in ("t", "elbo", "elbo_se"))
+    shown = (elbo > min(axes.get_ylim())) & (elbo < max(axes.get_ylim()))
+    band = np.where(shown, se, np.nan)
+    if look.marker:
+        axes.errorbar(t, elbo, band, fmt="none", ecolor=look.colour, elinewidth=0.8)
+        linestyle = "none"
+    else:
+        axes.fill_between(t, elbo - band, elbo + band, color=look.colour, alpha=0.2, linewidth=0)
+    axes.plot(
+        t, elbo, color=look.colour, marker=look.marker, linestyle=linestyle, label=look.label, gid=style.CURVE, zorder=3
+    )
+    style.mark_not_finite(axes, t[np.isnan(elbo)], look, level)
+    style.mark_outside(axes, t, elbo, look, level)
+
+
+def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
+    """One column per SDE, one row per p_noise."""
+    rows = style.select(frame, method=[*METHODS])
+    sdes, noises = style.sdes_of(rows), style.noises_of(rows)
+    figure, grid = style.panels(settings, len(noises), len(sdes), 0.8 + 1.9 * len(noises), sharex=True, sharey=True)
+    grid[0, 0].set_ylim(*limits(rows))
+    for sde, column in zip(sdes, grid.T, strict=True):
+        for name, axes in zip(noises, column, strict=True):
+            own = rows[(rows.sde == sde) & (rows.p_noise == name)]
+            lines = {method: line for method in METHODS if len(line := own[own.method == method].sort_values("t"))}
+            for level, (method, line) in enumerate(lines.items()):
+                _line(axes, line, METHODS[method], style.line_style(sde, settings), level)
+            found = {"trained": "trained", "curve": "predicted"}
+            said = [f"{found[method]} {said_of(line)}" for method, line in lines.items()] or ["not measured"]
+            style.heading(axes, f"{style.sde_title(sde, settings)}, {name}", [f"$T^*$: {said[0]}", *said[1:]])
+        style.time_axis(column[-1])
+    nats = rows.unit.iloc[0] == "nats"
+    for axes in grid[:, 0]:
+        axes.set_ylabel("ELBO [nats]\nmore is better" if nats else "ELBO [bits per dimension]\nless is better")
+    style.legend(figure, 3)
+    known = rows[rows.method == "curve"].trained.unique()
+    said = [f"predicted from the cells of T = {cells}" for cells in known]
+    style.footer(figure, settings, [f"dataset {rows.dataset.iloc[0]}", f"net {rows.net.iloc[0]}", *said])
+    return figure

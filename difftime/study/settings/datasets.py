@@ -1,0 +1,71 @@
+"""The section `datasets`: data, and what every cell on them shares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from difftime.study.settings.base import BY_KIND, Count, Listed, Settings, Whole, usual_kind
+from difftime.study.settings.images import ImageSettings
+from difftime.study.settings.measures import Family, ImageMeasurements, MixtureMeasurements
+from difftime.study.settings.mixtures import MixtureSettings
+from difftime.study.settings.nets import Trained
+from difftime.study.settings.noise import NoiseName
+from difftime.study.settings.training import ImageTrainingSettings, TrainingSettings
+
+
+class _Started(Settings):
+    p_noise: Listed[NoiseName] | None = Field(
+        default=None, description="Where the reverse process starts; null: as the study says"
+    )
+
+
+class MixtureDatasetSettings(MixtureSettings, _Started):
+    """Data of known density, and what every cell on them shares."""
+
+    seeds: Count = Field(default=8, description="Models per cell, trained as one batch")
+    training: TrainingSettings = Field(default=TrainingSettings(), description="How every network is trained on them")
+    measurements: MixtureMeasurements = Field(
+        default=MixtureMeasurements(), description="How their measurements differ from the study's"
+    )
+
+
+class ImageDatasetSettings(ImageSettings, _Started):
+    """Images, and what every cell on them shares."""
+
+    seeds: Count = Field(default=1, description="Models per cell, trained side by side")
+    training: ImageTrainingSettings = Field(
+        default=ImageTrainingSettings(), description="How every network is trained on them"
+    )
+    measurements: ImageMeasurements = Field(
+        default=ImageMeasurements(), description="How their measurements differ from the study's"
+    )
+    gpu: Whole = Field(
+        default=0, description="GPUs that a job asks for; several share every batch of training, and the test images"
+    )
+    threads: Count = Field(default=1, description="CPU threads of a job")
+    memory: Count = Field(default=4000, description="MB that a job asks for at its first attempt")
+    minutes: Count = Field(default=60, description="Minutes that a job asks for at its first attempt")
+
+
+PlainData = Annotated[MixtureSettings | ImageSettings, *BY_KIND, usual_kind("mixture")]
+Dataset = MixtureDatasetSettings | ImageDatasetSettings
+DatasetSettings = Annotated[Dataset, *BY_KIND, usual_kind("mixture")]
+
+
+def family(kind: str) -> Family:
+    """How data of a kind are measured."""
+    return "mixture" if kind == "mixture" else "images"
+
+
+def what_it_is(data: MixtureSettings | ImageSettings) -> dict[str, Any]:
+    """The settings that say what the data are, without what a study does with them."""
+    kind = MixtureSettings if isinstance(data, MixtureSettings) else ImageSettings
+    return data.model_dump(mode="json", include=set(kind.model_fields))
+
+
+def training_of(data: Dataset, network: Trained) -> TrainingSettings:
+    """How a cell's networks are trained: what its network says of it wins over what its data set says."""
+    own = network.training.model_dump(exclude_unset=True)
+    return TrainingSettings.model_validate(data.training.model_dump() | own)

@@ -1,0 +1,196 @@
+"""A whole study: what its files say, checked together, and what the pipeline needs of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from difftime.study import registry
+from difftime.study.settings.base import Check, Filled, HomePath, Info, Listed, Name, Positive, Settings, Whole
+from difftime.study.settings.blocks import Block, cell_name, grid
+from difftime.study.settings.cell import Cell
+from difftime.study.settings.datasets import DatasetSettings, family, training_of, what_it_is
+from difftime.study.settings.errors import fault, refuse
+from difftime.study.settings.figures import FigureSettings
+from difftime.study.settings.grid import Grid
+from difftime.study.settings.images import ImageNeeds
+from difftime.study.settings.measures import (
+    MEASUREMENTS,
+    ElboSettings,
+    LikelihoodSettings,
+    Measure,
+    SampleSettings,
+)
+from difftime.study.settings.nets import NetSettings
+from difftime.study.settings.noise import FITTED, NoiseName, NoiseSettings
+from difftime.study.settings.optimum import OptimumSettings
+from difftime.study.settings.sdes import SDESettings
+
+
+def _writable(path: str) -> str:
+    """Refuse a folder that can neither be written nor made, or whose name a command would not take for one."""
+    if not path.strip() or set(path) & set("{}"):
+        raise ValueError("must be the path of a folder, without { and }")
+    path = os.path.normpath(path)
+    if path.startswith("-"):
+        raise ValueError("must not begin with a dash, which commands take for an option; name another folder")
+    place = Path(path)
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"cannot be made, as {place} is not a folder; name another one")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot be written, as {place} is read-only for you; name another folder")
+    return path
+
+
+class Study(Settings):
+    """A whole configuration file."""
+
+    results: Annotated[HomePath, AfterValidator(_writable)] = Field(
+        default="results", description="The folder that everything is written to"
+    )
+    seed: Whole = Field(
+        default=0,
+        description="Every random number derives from it, but for what all studies share so that they compare: which "
+        "test images are measured, directions and floors of Wasserstein distances, reference points of mode shares",
+    )
+    datasets: dict[Name, DatasetSettings] = Field(min_length=1, description="Data by name")
+    sdes: dict[Name, SDESettings] = Field(min_length=1, description="Forward SDEs by name")
+    nets: dict[Name, NetSettings] = Field(min_length=1, description="Networks by name")
+    p_noise: Listed[NoiseName] = Field(
+        default=("standard", "matched"), description="Where the reverse process starts; a data set may have its own"
+    )
+    noise: NoiseSettings = Field(default=NoiseSettings(), description="How each p_noise that is fitted is fitted")
+    study: Filled[Block] = Field(description="The grid: every combination within a block is a cell")
+    elbo: ElboSettings = Field(default=ElboSettings(), description="The measurement elbo")
+    likelihood: LikelihoodSettings = Field(default=LikelihoodSettings(), description="The measurement likelihood")
+    samples: SampleSettings = Field(default=SampleSettings(), description="The measurement samples")
+    optimum: OptimumSettings = Field(default=OptimumSettings(), description="The best T, and the cheapest as good")
+    figures: FigureSettings = Field(default=FigureSettings(), description="How figures look")
+    data_dir: HomePath = Field(default="data", description="Where mnist and cifar10 are, or are downloaded to")
+    checkpoint_minutes: Positive = Field(default=10.0, description="Minutes of training between saved resume states")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _together(cls, values: Any, check: Check, info: Info) -> Any:
+        """Let the blocks see what the study defines, also where that has faults of its own."""
+        if info.context is None:
+            return cls.model_validate(values, context=values if isinstance(values, dict) else {})
+        return check(values)
+
+    @field_validator("study")
+    @classmethod
+    def _each_cell_once(cls, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+        names = [[cell_name(keys) for keys, _ in grid([block])] for block in blocks]
+        again = [[name for name in names[i] if name in itertools.chain(*names[:i])] for i in range(len(names))]
+        refuse([fault("has cells of an earlier block", cells, (i,)) for i, cells in enumerate(again) if cells])
+        return blocks
+
+    @field_validator("study")
+    @classmethod
+    def _batches_divide(cls, blocks: tuple[Block, ...], info: Info) -> tuple[Block, ...]:
+        datasets, nets = info.data.get("datasets", {}), info.data.get("nets", {})
+        faults = []
+        for i, block in enumerate(blocks):
+            for dataset, net in itertools.product(block.dataset, block.net):
+                gpus = getattr(datasets.get(dataset), "gpu", 0)
+                if gpus > 1 and net in nets and (batch := training_of(datasets[dataset], nets[net]).batch) % gpus:
+                    text = f"{dataset} and {net} train with batches of {batch}, which its gpu = {gpus} does not divide"
+                    faults.append(fault(f"{text}; change one of the two", [dataset, net], (i,)))
+        refuse(faults)
+        return blocks
+
+    def grid(self) -> list[tuple[dict[str, str], Block]]:
+        """Every cell's key columns and the block it is from."""
+        return grid(self.study)
+
+    def cells(self) -> Grid:
+        """The grid as cells.json holds it, with the data sets that cells are on."""
+        used = {name: self.datasets[name] for block in self.study for name in block.dataset}
+        return Grid(
+            study=self.study,
+            kinds={name: data.kind for name, data in used.items()},
+            p_noise={name: self.noises(name) for name in used},
+            d={name: len(data.means[0]) if family(data.kind) == "mixture" else None for name, data in used.items()},
+            skip=self.figures.skip,
+        )
+
+    def facts(self, dataset: str, net: str | None = None) -> registry.Facts:
+        """What is known beforehand of the cells on some data, or of those with one network."""
+        return self.cells().facts(dataset, net)
+
+    def parts(self, table: str) -> list[str]:
+        """The names of the cells whose folders hold a table."""
+        return self.cells().parts(table)
+
+    def tables_planned(self) -> list[str]:
+        """The tables of the whole study, each after the ones it is made of."""
+        return self.cells().tables()
+
+    def figures_planned(self) -> list[tuple[str, str, str | None]]:
+        """Every figure with its data set, and with its network or None."""
+        return self.cells().figures()
+
+    def plain(self) -> dict[str, Any]:
+        """What the derived tables are told of the study."""
+        cells = self.cells()
+        sdes = dict.fromkeys(name for block in self.study for name in block.sde)
+        return {
+            "seed": self.seed,
+            "optimum": self.optimum.model_dump(mode="json"),
+            "kinds": cells.kinds,
+            "sdes": {name: self.sdes[name].kind for name in sdes},
+            "p_noise": {name: [*noises] for name, noises in cells.p_noise.items()},
+        }
+
+    def style(self, dataset: str) -> dict[str, Any]:
+        """What a figure of some data is told of the study: its size, and the kinds of the data and of the SDEs."""
+        look = {"width": self.figures.width, "font_size": self.figures.font_size}
+        return look | {"sdes": self.plain()["sdes"], "kind": self.datasets[dataset].kind}
+
+    def noises(self, dataset: str) -> tuple[NoiseName, ...]:
+        """Where the reverse process of the cells on some data starts."""
+        return self.datasets[dataset].p_noise or self.p_noise
+
+    def known_noises(self, dataset: str) -> tuple[NoiseName, ...]:
+        """The same without those that are fitted, each of which is of one T."""
+        return tuple(name for name in self.noises(dataset) if name not in FITTED)
+
+    def measurement_settings(self, dataset: str, name: Measure) -> Settings:
+        """How the cells on some data are measured: what the data set says of it wins over what the study says."""
+        data = self.datasets[dataset]
+        kind = MEASUREMENTS[family(data.kind)][name]
+        common = getattr(self, name).model_dump(include=set(kind.model_fields))
+        return kind.model_validate(common | getattr(data.measurements, name).model_dump(exclude_unset=True))
+
+    def measurement(self, dataset: str, name: Measure) -> dict[str, Any]:
+        """The same with the p_noises, in plain values: what a measurement's command reads."""
+        settings = self.measurement_settings(dataset, name).model_dump(mode="json")
+        return settings | {"p_noise": [*self.noises(dataset)]}
+
+    def needs(self, dataset: str) -> ImageNeeds:
+        """What the cells on some images are going to need of them."""
+        blocks = [(self.cell(**keys), block) for keys, block in self.grid() if keys["dataset"] == dataset]
+        measured = {measure for _, block in blocks for measure in block.measure} & {"elbo", "likelihood"}
+        wanted = {getattr(self.measurement_settings(dataset, measure), "images", None) for measure in measured}
+        return ImageNeeds(
+            networks={cell.net: cell.network for cell, _ in blocks},
+            batches=sorted({cell.training.batch for cell, _ in blocks}),
+            test_images=sorted(wanted - {None}),
+        )
+
+    def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
+        """The resolved settings of one cell."""
+        data, network = self.datasets[dataset], self.nets[net]
+        return Cell(
+            dataset=dataset, sde=sde, net=net, T=float(T), seed=self.seed, seeds=data.seeds,
+            data=what_it_is(data),
+            diffusion=self.sdes[sde],
+            network=network.model_dump(exclude={"training", "memory", "minutes"}),
+            training=training_of(data, network).model_dump(),
+        )  # fmt: skip
