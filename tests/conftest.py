@@ -17,12 +17,14 @@ import torch  # noqa: E402
 
 from difftime.diffusion.mixture import Mixture  # noqa: E402
 from difftime.diffusion.sde import SDE, VE, VP, SubVP  # noqa: E402
+from difftime.diffusion.tabulated import Tabulated  # noqa: E402
 
 torch.set_num_threads(1)
 
 SDES = {
     "vp": VP(),
     "sub-vp": SubVP(),
+    "tabulated": Tabulated.linear(100, 0.001, 0.12),
     "ve-exponential": VE.exponential(25.0),
     "ve-from-zero": VE(0.01, 50.0, from_zero=True),
     "ve-from-sigma-min": VE(0.01, 50.0, from_zero=False),

@@ -271,13 +271,16 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     "epsilon of zero": ({"sdes.vp.epsilon": 0}, [("sdes.vp.epsilon:", "must be greater than 0", "found: 0")]),
     "unknown kind of SDE": (
         {"sdes.vp": {"kind": "vpp"}},
-        [("sdes.vp:", "kind must be 'vp', 'sub-vp', 've-exponential', 've-geometric'", "'vpp'")],
+        [("sdes.vp:", "kind must be 'vp', 'sub-vp', 'tabulated', 've-exponential', 've-geometric'", "'vpp'")],
     ),
     "SDE without a kind": (
         {"sdes.vp": {"beta_min": 1}},
-        [("sdes.vp:", "has no kind; it must be vp, sub-vp, ve-exponential, ve-geometric")],
+        [("sdes.vp:", "has no kind; it must be vp, sub-vp, tabulated, ve-exponential, ve-geometric")],
     ),
-    "key of another SDE": ({"sdes.vp.base": 25}, [("sdes.vp.base:", "known here are epsilon, beta_min, beta_max, kind")]),
+    "key of another SDE": (
+        {"sdes.vp.base": 25},
+        [("sdes.vp.base:", "known here are epsilon, beta_min, beta_max, kind")],
+    ),
     "SDE that is a number": ({"sdes.vp": 3}, [("sdes.vp:", "must be keys and their values", "3")]),
     # networks and training
     "unknown kind of network": (

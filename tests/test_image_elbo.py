@@ -17,6 +17,7 @@ from difftime.measures.image_elbo import ImageElbo, image_elbo, opposite, over_i
 from difftime.support.streams import stream
 
 D, EPSILON = 16, 1e-5
+TERMS = ("prior", "I", "residual", "errors")
 COST = {"pairs": 4, "end_pairs": 2, "batch": 500}
 
 
@@ -208,11 +209,12 @@ def diagonal(sde: SDE):
 
 
 def same(a: ImageElbo, b: ImageElbo) -> bool:
-    return a.R == b.R and all(torch.equal(getattr(a, k), getattr(b, k)) for k in ("prior", "I", "residual"))
+    return a.R == b.R and all(torch.equal(getattr(a, k), getattr(b, k)) for k in TERMS)
 
 
 def rows(found: ImageElbo, chosen: Tensor | slice, seeds: slice = slice(None)) -> ImageElbo:
-    return ImageElbo(found.prior[:, chosen], found.I[seeds, chosen], found.R, found.residual[seeds, chosen])
+    own = {name: getattr(found, name)[seeds][..., chosen] for name in ("I", "residual", "errors")}
+    return ImageElbo(prior=found.prior[:, chosen], R=found.R, **own)
 
 
 def test_the_result_of_an_image_does_not_depend_on_its_company(sde: SDE) -> None:

@@ -32,6 +32,17 @@ def test_a_network_that_predicts_the_score_gives_its_output(sde: SDE) -> None:
     assert torch.allclose(score(x, T), model(x, torch.full((3, 5), T.item())), rtol=1e-5)
 
 
+def test_the_network_sees_its_times_where_x_is(sde: SDE) -> None:
+    """A time on the CPU, as samplers give it, beside an x on another device."""
+
+    class Sum(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return x + t[..., None]
+
+    x = torch.zeros(3, 5, 2, device="meta")
+    assert NetScore(Sum(), sde, "noise", scale_input=True, data_variance=1.0)(x, T).device == x.device
+
+
 def test_scaled_inputs_have_the_variance_of_x_t_divided_out(sde: SDE) -> None:
     model, x = net(), torch.randn(3, 5, 2, generator=stream("x"))
     std = (sde.alpha(T) ** 2 * 4.0 + sde.variance(T)).sqrt().float()

@@ -20,6 +20,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ class FullGaussian(Noise):
     def prior(self, centre: Tensor, variance: Tensor, z: Tensor) -> Tensor:
         return self.log_prob(centre) - 0.5 * variance * self.inverse_trace
 
-    @property
+    @cached_property
     def inverse_trace(self) -> Tensor:
         """The trace of the inverse covariance."""
         identity = torch.eye(len(self.mean), dtype=self.factor.dtype, device=self.factor.device)
@@ -122,10 +123,18 @@ class MixtureNoise(_Beyond):
     """A mixture of Gaussians with full covariances; `gaussian` has its moments."""
 
     mixture: Mixture
+    data: Mixture | None
+    """The mixture that was fitted to the data, from which `mixture` is diffused; None where that is not so."""
 
     @classmethod
-    def of(cls, mixture: Mixture) -> MixtureNoise:
-        return cls(FullGaussian.of(mixture.mean, mixture.covariance), mixture)
+    def of(cls, mixture: Mixture, data: Mixture | None = None) -> MixtureNoise:
+        return cls(FullGaussian.of(mixture.mean, mixture.covariance), mixture, data)
+
+    def at(self, sde: SDE, t: float) -> MixtureNoise:
+        """The p_noise that the same fit gives for another diffusion time. Raises BadNoise if the fit is not known."""
+        if self.data is None:
+            raise BadNoise("The fit that this mixture was diffused from is not known, so there is none of another T.")
+        return self.of(self.data.diffused(sde, t), self.data)
 
     def log_prob(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         return self.mixture.log_prob(x)
@@ -134,8 +143,19 @@ class MixtureNoise(_Beyond):
         return self.mixture.sample(math.prod(batch), generator).reshape(*batch, self.mixture.d)
 
     def to(self, device: torch.device | str) -> MixtureNoise:
-        parts = (self.mixture.weights, self.mixture.means, self.mixture.variances, self.mixture.axes)
-        return MixtureNoise(self.gaussian.to(device), Mixture(*(part.to(device) for part in parts)))
+        return MixtureNoise(self.gaussian.to(device), _moved(self.mixture, device), self.data)
+
+
+DIFFUSED = ("means", "variances")
+"""What of a mixture depends on the diffusion time."""
+
+
+def _parts(mixture: Mixture) -> dict[str, Tensor]:
+    return {name: getattr(mixture, name) for name in ("weights", "means", "variances", "axes")}
+
+
+def _moved(mixture: Mixture, device: torch.device | str) -> Mixture:
+    return Mixture(**{name: part.to(device) for name, part in _parts(mixture).items()})
 
 
 @dataclass(frozen=True)
@@ -245,7 +265,7 @@ def fit_mixture(
     regular = [shrunk(c, round(w * n)) for c, w in zip(covariances, weights.tolist(), strict=True)]
     variances, axes = torch.linalg.eigh(torch.stack(regular))
     of_data = Mixture(weights / weights.sum(), means, variances.clamp(min=0), axes)
-    return MixtureNoise.of(of_data.diffused(sde, T))
+    return MixtureNoise.of(of_data.diffused(sde, T), of_data)
 
 
 def spline_flow(d: int, transforms: int, width: int) -> nn.Module:
@@ -335,7 +355,9 @@ def tensors(noise: FullGaussian | MixtureNoise | FlowNoise) -> dict[str, Tensor]
     if isinstance(noise, FullGaussian):
         return {"mean": noise.mean, "factor": noise.factor}
     if isinstance(noise, MixtureNoise):
-        return {name: getattr(noise.mixture, name) for name in ("weights", "means", "variances", "axes")}
+        # a diffusion leaves the weights and the axes alone
+        data = {f"data.{name}": getattr(noise.data, name) for name in DIFFUSED} if noise.data else {}
+        return _parts(noise.mixture) | data
     flow = {f"flow.{name}": tensor for name, tensor in noise.flow.state_dict().items()}
     return tensors(noise.gaussian) | flow
 
@@ -343,7 +365,10 @@ def tensors(noise: FullGaussian | MixtureNoise | FlowNoise) -> dict[str, Tensor]
 def restored(name: str, parts: dict[str, Tensor], form: dict[str, Any]) -> FullGaussian | MixtureNoise | FlowNoise:
     """What `tensors` took apart; `form` has the sizes of a flow. Raises BadNoise without zuko."""
     if name == "mixture":
-        return MixtureNoise.of(Mixture(**parts))
+        own = {key: part for key, part in parts.items() if not key.startswith("data.")}
+        known = "data.means" in parts
+        data = Mixture(**own | {name: parts[f"data.{name}"] for name in DIFFUSED}) if known else None
+        return MixtureNoise.of(Mixture(**own), data)
     gaussian = FullGaussian(parts["mean"], parts["factor"])
     if name == "full":
         return gaussian

@@ -53,7 +53,7 @@ class NetScore:
     data_variance: float
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        t = t.to(x.dtype).reshape(t.shape + (1,) * (x.ndim - 1 - t.ndim)).expand(x.shape[:-1])
+        t = t.to(x).reshape(t.shape + (1,) * (x.ndim - 1 - t.ndim)).expand(x.shape[:-1])
         output = self.net(self.inputs(x, t).float(), t.float()).to(x.dtype)
         return score_from(output, x, t, self.sde, self.predicts)
 

@@ -67,24 +67,20 @@ class SDE(ABC):
         return 0.5 * (stop - start)
 
 
-@dataclass(frozen=True)
-class LinearBeta(SDE):
-    """What VP and sub-VP share: f = -½ beta(t) x, with beta(t) = beta_min + (beta_max - beta_min) t."""
+class Damped(SDE):
+    """f = -½ beta(t) x, hence alpha_t = e^{-B(t)/2}, whatever the noise is."""
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-
+    @abstractmethod
     def beta(self, t: Tensor) -> Tensor:
-        """beta(t), linear for every t; past t = 1 it goes on along the same line."""
-        return self.beta_min + (self.beta_max - self.beta_min) * t
+        """beta(t)."""
 
+    @abstractmethod
     def beta_integral(self, t: Tensor) -> Tensor:
         """B(t), the integral of beta from 0 to t."""
-        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t * t
 
+    @abstractmethod
     def time_of_integral(self, B: Tensor) -> Tensor:
         """The inverse of `beta_integral`."""
-        return where_integral_is(B, self.beta_min, self.beta_max - self.beta_min)
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.exp(-0.5 * self.beta_integral(t))
@@ -96,14 +92,8 @@ class LinearBeta(SDE):
         return -0.5 * self.beta(t)
 
 
-def where_integral_is(B: Tensor, beta: Tensor | float, slope: Tensor | float) -> Tensor:
-    """The root t of ½ slope t² + beta t = B, in the form that keeps its digits where B or slope is small."""
-    return 2 * B / (beta + (beta**2 + 2 * slope * B) ** 0.5)
-
-
-@dataclass(frozen=True)
-class VP(LinearBeta):
-    """Variance preserving: f = -½ beta(t) x, g² = beta(t) = beta_min + (beta_max - beta_min) t (Song et al., 2021c)."""
+class VariancePreserving(Damped):
+    """g² = beta(t), hence alpha_t² + sigma_t² = 1."""
 
     def variance(self, t: Tensor) -> Tensor:
         # expm1: in float32, 1 - exp(-B) is wrong by up to 1.4 % at t = 1e-5
@@ -121,8 +111,35 @@ class VP(LinearBeta):
         return self.time_of_integral(torch.nn.functional.softplus(noise_level, threshold=50.0))
 
 
+def where_integral_is(B: Tensor, beta: Tensor | float, slope: Tensor | float) -> Tensor:
+    """The root t of ½ slope t² + beta t = B, in the form that keeps its digits where B or slope is small."""
+    return 2 * B / (beta + (beta**2 + 2 * slope * B) ** 0.5)
+
+
 @dataclass(frozen=True)
-class SubVP(LinearBeta):
+class LinearBeta:
+    """beta(t) = beta_min + (beta_max - beta_min) t for every t; past t = 1 it goes on along the same line."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def beta(self, t: Tensor) -> Tensor:
+        return self.beta_min + (self.beta_max - self.beta_min) * t
+
+    def beta_integral(self, t: Tensor) -> Tensor:
+        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t * t
+
+    def time_of_integral(self, B: Tensor) -> Tensor:
+        return where_integral_is(B, self.beta_min, self.beta_max - self.beta_min)
+
+
+@dataclass(frozen=True)
+class VP(LinearBeta, VariancePreserving):
+    """Variance preserving: f = -½ beta(t) x, g² = beta(t) = beta_min + (beta_max - beta_min) t (Song et al., 2021c)."""
+
+
+@dataclass(frozen=True)
+class SubVP(LinearBeta, Damped):
     """Sub-variance preserving: f = -½ beta(t) x, g² = beta(t) (1 - e^{-2 B(t)}) (Song et al., 2021c).
 
     alpha_t is that of VP, and sigma_t = 1 - e^{-B(t)} is the square of VP's: the noise comes later, and is never more.

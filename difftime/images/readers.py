@@ -20,7 +20,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module, resources
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +30,8 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from difftime.support.torchvision import cure_torchvision
 
 log = logging.getLogger("difftime")
 
@@ -123,25 +124,10 @@ CIFAR10_FILES = {
     "test_batch": "md5:40351d587109b95175f43aff81a1287e",
 }
 
-_declared: list[torch.library.Library] = []
-"""Kept, because an operator lives no longer than the library that declares it."""
 
-
-@cache
 def torchvision_datasets() -> ModuleType:
-    """torchvision.datasets, which knows where the files are and their checksums. Imported for downloads only.
-
-    Beside a build of torch that its compiled part does not match, the import fails for want of two operators; no data
-    set needs them, so they are declared and the import is tried again.
-    """
-    try:
-        return import_module("torchvision.datasets")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-    _declared.append(torch.library.Library("torchvision", "DEF"))
-    for operator in ("nms", "qnms"):
-        _declared[0].define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    """torchvision.datasets, which knows where the files are and their checksums. Imported for downloads only."""
+    cure_torchvision()
     return import_module("torchvision.datasets")
 
 

@@ -11,9 +11,8 @@ and 7 becomes sigma² d lambda; in more dimensions the expectations over x are e
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -62,22 +61,43 @@ def time_nodes(sde: SDE, T: float, epsilon: float, n: int) -> tuple[Tensor, Tens
     return sde.time(level), weight
 
 
+@dataclass(frozen=True)
+class Integrands:
+    """The integrands of K, G and I in lambda, for each model, at the nodes of a quadrature on [epsilon, T], in nats."""
+
+    weight: Float[Tensor, " n"]
+    mean: Float[Tensor, "three seeds n"]
+    se: Float[Tensor, "three seeds n"]
+    """Of the Monte Carlo points, which all models share; 0 by quadrature."""
+
+    @property
+    def path(self) -> Path:
+        """The integrals up to T."""
+        # one by one, as the order of a sum is in its last digit
+        total = sum((self.weight * self.mean).unbind(-1), start=torch.zeros(()))
+        se = sum((self.weight * self.se).square().unbind(-1), start=torch.zeros(())).sqrt()
+        return Path(K=total[0, 0], K_se=se[0, 0], gap=total[1], gap_se=se[1], I_se=se[2])
+
+
+def integrands(
+    score: Score, p: Mixture, sde: SDE, T: float, epsilon: float, *, seeds: int, time_steps: int, points: int, seed: str
+) -> Integrands:
+    """What the integrals of K(T) of Eq. 7 and of the gap are made of, at `time_steps` times.
+
+    `points` random points are used at each of the times if the data have more than one dimension.
+    """
+    generator = stream(seed, "elbo points")
+    times, weight = time_nodes(sde, T, epsilon, time_steps)
+    found = [_losses(score, p, sde, t, seeds, points, generator) for t in times]
+    mean, se = (torch.stack(values, -1) for values in zip(*found, strict=True))
+    return Integrands(0.5 * weight, mean, se)
+
+
 def path_terms(
     score: Score, p: Mixture, sde: SDE, T: float, epsilon: float, *, seeds: int, time_steps: int, points: int, seed: str
 ) -> Path:
-    """K(T) of Eq. 7 and the gap G(s, T) = ½ ∫ g² E||s - ∇ log p||² dt of each of the `seeds` models in `score`.
-
-    `points` random points are used at each of the `time_steps` times if the data have more than one dimension.
-    """
-    generator = stream(seed, "elbo points")
-    total = torch.zeros(3, seeds, dtype=torch.float64)
-    variance = torch.zeros(3, seeds, dtype=torch.float64)
-    for t, weight in zip(*time_nodes(sde, T, epsilon, time_steps), strict=True):
-        mean, se = _losses(score, p, sde, t, seeds, points, generator)
-        total += 0.5 * weight * mean
-        variance += (0.5 * weight * se) ** 2
-    se = variance.sqrt()
-    return Path(K=total[0, 0], K_se=se[0, 0], gap=total[1], gap_se=se[1], I_se=se[2])
+    """K(T) of Eq. 7 and the gap G(s, T) = ½ ∫ g² E||s - ∇ log p||² dt of each of the `seeds` models in `score`."""
+    return integrands(score, p, sde, T, epsilon, seeds=seeds, time_steps=time_steps, points=points, seed=seed).path
 
 
 def _losses(
@@ -95,35 +115,6 @@ def _losses(
     return at.expectation(torch.stack([K, gap, K + gap]))
 
 
-def running_gap(
-    score: Score, p: Mixture, sde: SDE, times: Float[Tensor, " times"], T: float, epsilon: float, *,
-    seeds: int, time_steps: int, points: int, seed: str,
-) -> tuple[Float[Tensor, "seeds times"], Float[Tensor, "seeds times"]]:  # fmt: skip
-    """G(s, t) for every t in `times`, which rise, in one pass, and its standard errors.
-
-    G is an integral over time, so a model trained up to T says it of every t up to T. The `time_steps` quadrature nodes
-    are shared out among the stretches between the times, by their lengths in lambda. Raises ValueError for a t past T.
-    """
-    if not epsilon < times[0] <= times[-1] <= T:
-        raise ValueError(
-            f"The score is known from {epsilon:g} to {T:g}, not at {times[0]:g} to {times[-1]:g}. Ask for times "
-            "between, or train the cell with a larger T."
-        )
-    generator = stream(seed, "running points")
-    levels = sde.noise_level(torch.cat([times.new_tensor([epsilon]), times]))
-    means, variances = [], []
-    for start, stop in pairwise(levels):
-        steps = max(2, math.ceil(time_steps * ((stop - start) / (levels[-1] - levels[0])).item()))
-        mean, variance = torch.zeros(seeds, dtype=torch.float64), torch.zeros(seeds, dtype=torch.float64)
-        for level, weight in zip(*gauss_legendre(start, stop, steps), strict=True):
-            value, se = _losses(score, p, sde, sde.time(level), seeds, points, generator)
-            mean += 0.5 * weight * value[1]
-            variance += (0.5 * weight * se[1]) ** 2
-        means.append(mean)
-        variances.append(variance)
-    return torch.stack(means, -1).cumsum(-1), torch.stack(variances, -1).cumsum(-1).sqrt()
-
-
 def expected_log_density(p: Mixture, *, points: int, seed: str) -> tuple[float, float]:
     """E log p_data(x) in nats, the ceiling of E log q for every model, and its standard error (0: by quadrature)."""
     at = nodes(p, points * ENDS, stream(seed, "elbo start"))
@@ -131,27 +122,35 @@ def expected_log_density(p: Mixture, *, points: int, seed: str) -> tuple[float, 
     return mean.item(), se.item()
 
 
+def entropy_term(p: Mixture, sde: SDE, epsilon: float, *, points: int, seed: str) -> tuple[float, float]:
+    """The entropy of p(x, epsilon) in nats, and its standard error (0: by quadrature)."""
+    start = p.diffused(sde, epsilon)
+    at = nodes(start, points * ENDS, stream(seed, "elbo start"))
+    mean, se = at.expectation(-start.log_prob(at.x))
+    return mean.item(), se.item()
+
+
+def noise_terms(
+    p: Mixture, sde: SDE, noises: Sequence[Noise], T: float, *, points: int, seed: str
+) -> list[tuple[float, float, float, float]]:
+    """KL[p(x,T) || p_noise] of Eq. 8 and the prior term, each with its standard error, for every p_noise."""
+    end = p.diffused(sde, T)
+    at = nodes(end, points * ENDS, stream(seed, "elbo end"))
+    log_p, found = end.log_prob(at.x), []
+    for noise in noises:
+        log_noise = noise.log_prob(at.x)
+        kl, kl_se = at.expectation(log_p - log_noise)
+        # the moments of x_T suffice where the coordinates of p_noise are independent
+        if isinstance(noise, Gaussian):
+            prior, prior_se = noise.expected_log_prob(end.mean, end.variance), torch.zeros(())
+        else:
+            prior, prior_se = at.expectation(log_noise)
+        found.append((kl.item(), kl_se.item(), prior.item(), prior_se.item()))
+    return found
+
+
 def end_terms(p: Mixture, sde: SDE, noise: Noise, T: float, epsilon: float, *, points: int, seed: str) -> Ends:
     """KL[p(x,T) || p_noise] of Eq. 8, the prior term, the entropy of p(x, epsilon), and R_epsilon(T) of Eq. 5."""
-    start, end = p.diffused(sde, epsilon), p.diffused(sde, T)
-    at_start, at_end = (
-        nodes(density, points * ENDS, stream(seed, place))
-        for density, place in ((start, "elbo start"), (end, "elbo end"))
-    )
-    log_noise = noise.log_prob(at_end.x)
-    kl, kl_se = at_end.expectation(end.log_prob(at_end.x) - log_noise)
-    # the moments of x_T suffice where the coordinates of p_noise are independent
-    if isinstance(noise, Gaussian):
-        prior, prior_se = noise.expected_log_prob(end.mean, end.variance), torch.zeros(())
-    else:
-        prior, prior_se = at_end.expectation(log_noise)
-    entropy, entropy_se = at_start.expectation(-start.log_prob(at_start.x))
-    return Ends(
-        kl=kl.item(),
-        kl_se=kl_se.item(),
-        prior=prior.item(),
-        prior_se=prior_se.item(),
-        entropy=entropy.item(),
-        entropy_se=entropy_se.item(),
-        R=p.d * sde.R(T, epsilon),
-    )
+    ((kl, kl_se, prior, prior_se),) = noise_terms(p, sde, [noise], T, points=points, seed=seed)
+    entropy, entropy_se = entropy_term(p, sde, epsilon, points=points, seed=seed)
+    return Ends(kl, kl_se, prior, prior_se, entropy, entropy_se, p.d * sde.R(T, epsilon))

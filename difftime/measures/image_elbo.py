@@ -50,6 +50,8 @@ class ImageElbo:
     I: Float[Tensor, "seeds n"]  # noqa: E741
     R: float
     residual: Float[Tensor, "seeds n"]
+    errors: Float[Tensor, "seeds evaluations n"]
+    """||z_hat - z||² at each of the image's `path_times`, of which I is the mean times half the range of lambda."""
 
     @property
     def elbo_eps(self) -> Float[Tensor, "noises seeds n"]:
@@ -96,14 +98,21 @@ def image_elbo(
         z = end_noise(d, seeds[0], index, end_pairs)
         prior.append(torch.stack([noise.to("cpu").prior(alpha_T * x, sde.variance(ends[1]), z) for noise in noises]))
         x = x.to(device or x0.device).expand(len(seeds), -1, -1)
-        path.append(squared_error(score, sde, x, times[:, part], streams(seeds, "elbo path", index)))
-        end.append(squared_error(score, sde, x, at_epsilon[:, part], streams(seeds, "elbo residual", index)))
+        path.append(squared_errors(score, sde, x, times[:, part], streams(seeds, "elbo path", index)))
+        end.append(squared_errors(score, sde, x, at_epsilon[:, part], streams(seeds, "elbo residual", index)))
+    errors = torch.cat(path, -1)
     return ImageElbo(
         prior=torch.cat(prior, 1),
-        I=0.5 * (stop - start) * torch.cat(path, 1),
+        I=0.5 * (stop - start) * _mean(errors),
         R=d * sde.R(T, epsilon),
-        residual=d / 2 + d * math.log(alpha) - 0.5 * torch.cat(end, 1),
+        residual=d / 2 + d * math.log(alpha) - 0.5 * _mean(torch.cat(end, -1)),
+        errors=errors,
     )
+
+
+def _mean(errors: Float[Tensor, "seeds evaluations n"]) -> Float[Tensor, "seeds n"]:
+    """Over an image's evaluations, added one by one, as the order of a sum is in its last digit."""
+    return sum(errors.unbind(1), start=torch.zeros(())) / errors.shape[1]
 
 
 def path_times(
@@ -127,21 +136,21 @@ def streams(seeds: Sequence[str], name: str, indices: Int[Tensor, " batch"]) -> 
     return [[stream(seed, name, index) for index in indices.tolist()] for seed in seeds]
 
 
-def squared_error(
+def squared_errors(
     score: Score,
     sde: SDE,
     x0: Float[Tensor, "seeds batch d"],
     times: Float[Tensor, "seeds batch evaluations"],
     generators: list[list[torch.Generator]],
-) -> Float[Tensor, "seeds batch"]:
-    """The mean of ||z_hat - z||² over an image's times, on the CPU. The two times of a pair see opposite noise."""
-    total = x0.new_zeros(x0.shape[:2])
+) -> Float[Tensor, "seeds evaluations batch"]:
+    """||z_hat - z||² at each of an image's times, on the CPU. The two times of a pair see opposite noise."""
+    found = []
     for pair in times.to(x0.device).split(2, -1):
         drawn = normal(x0.shape[2], generators)
         for t, z in zip(pair.unbind(-1), (drawn.to(x0.device), opposite(drawn).to(x0.device)), strict=True):
             z_hat = -expand(sde.sigma(t), z) * score(sde.perturb(x0, t, z), t)
-            total += (z_hat - z).square().sum(-1)
-    return total.cpu() / times.shape[2]
+            found.append((z_hat - z).square().sum(-1))
+    return torch.stack(found, 1).cpu()
 
 
 def end_noise(d: int, seed: str, indices: Int[Tensor, " n"], pairs: int) -> Float[Tensor, "draws n d"]:

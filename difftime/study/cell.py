@@ -30,6 +30,7 @@ from difftime.diffusion.p_noise import (
 )
 from difftime.diffusion.score import NetScore
 from difftime.diffusion.sde import SDE, VE, VP, Gaussian, Noise, SubVP, matched_noise, standard_noise
+from difftime.diffusion.tabulated import Tabulated
 from difftime.images.pixels import Moments, mean_variance, moments, scaled
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
 from difftime.study.settings import (
@@ -45,6 +46,7 @@ from difftime.study.settings import (
     NCSNppSettings,
     SDESettings,
     SubVPSettings,
+    TabulatedSettings,
     VEExponentialSettings,
     VPSettings,
 )
@@ -203,6 +205,9 @@ def build_sde(settings: SDESettings) -> SDE:
         return VP(settings.beta_min, settings.beta_max)
     if isinstance(settings, SubVPSettings):
         return SubVP(settings.beta_min, settings.beta_max)
+    if isinstance(settings, TabulatedSettings):
+        tables = {"linear": Tabulated.linear, "scaled-linear": Tabulated.scaled_linear, "cosine": Tabulated.cosine}
+        return tables[settings.schedule](settings.steps)
     if isinstance(settings, VEExponentialSettings):
         return VE.exponential(settings.base)
     return VE(settings.sigma_min, settings.sigma_max, settings.from_zero)

@@ -49,6 +49,7 @@ from difftime.study.settings.reading import CONFIG, Measurement, read_measuremen
 from difftime.study.settings.sdes import (
     SDESettings,
     SubVPSettings,
+    TabulatedSettings,
     VEExponentialSettings,
     VEGeometricSettings,
     VPSettings,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from difftime.study.settings.base import BY_KIND, Info, NotBool, Positive, Settings
+from difftime.study.settings.base import BY_KIND, AtLeast2, Info, NotBool, Positive, Settings
 
 
 class _Diffusion(Settings):
@@ -39,6 +39,16 @@ class SubVPSettings(_LinearBeta, _Diffusion):
     kind: Literal["sub-vp"] = Field(default="sub-vp", description="Sub-variance preserving, beta linear in t")
 
 
+class TabulatedSettings(_Diffusion):
+    """Variance preserving, with the noise levels of a model that steps from index to index; t = (index + 1)/steps."""
+
+    kind: Literal["tabulated"] = Field(default="tabulated", description="Variance preserving, from a table of levels")
+    schedule: Literal["linear", "scaled-linear", "cosine"] = Field(
+        default="cosine", description="beta as for DDPM, its square root as for latent diffusion, or alpha² as a cosine"
+    )
+    steps: AtLeast2 = Field(default=1000, description="Levels of the table")
+
+
 class VEExponentialSettings(_Diffusion):
     """Variance exploding with g(t) = base^t, hence sigma_t² = (base^{2t} - 1) / (2 ln base)."""
 
@@ -66,7 +76,9 @@ class VEGeometricSettings(_Diffusion):
         return sigma_max
 
 
-SDESettings = Annotated[VPSettings | SubVPSettings | VEExponentialSettings | VEGeometricSettings, *BY_KIND]
+SDESettings = Annotated[
+    VPSettings | SubVPSettings | TabulatedSettings | VEExponentialSettings | VEGeometricSettings, *BY_KIND
+]
 
 
 def epsilon_of(plain: object) -> float:

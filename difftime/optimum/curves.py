@@ -1,0 +1,353 @@
+"""The mean ELBO over the diffusion time, from trained cells or from running ELBOs, and how it varies with the sample.
+
+Trained cells. The ELBO falls steeply where KL[p(x,T) || p_noise] rises, towards small T, and changes little elsewhere.
+So its parts are interpolated apart: KL by its logarithm, which is smooth, and the rest. Of known densities the rest is
+the gap, by its logarithm too. Of images neither is known, but the KL has a bracket in closed form, whose middle is
+within a fifth of it. The middle takes the place of the KL, and the rest is all else: whatever the middle is, the sum is
+exact at every trained T, and between them only the distance of KL and middle is in the part that should change little.
+A p_noise without a bracket has the whole as its rest.
+
+Running ELBOs. A model trained up to T' has a gap g(t; T') for every t <= T'. The cell at T would have G(T) = g(T; T),
+and that is not g(T; T'): a model that also has to know later times knows the early ones less well. One model alone does
+not see what a larger T' costs at all t, and where that is most of it, it predicts too large a T*. Several tell it. At
+the T_i of a cell the gap G(T_i) and that of the next longer model, g(T_i; T_j), are both known. Between them
+
+    log G(T) = log g(T; T_j) + (T_j - T) / (T_j - T_i) * log[G(T_i) / g(T_i; T_j)],     T_i <= T <= T_j.
+
+Of images no gap is known, but a difference of two is: prior, R and K are the same for both models, so
+g(T_i; T_j) - G(T_i) = I(T_i; T_j) - I(T_i; T_i) = ELBO(T_i; T_i) - ELBO(T_i; T_j), image by image. The integral up to
+T_i of a model trained to T is taken to lie between those of the two models, linearly in T; the rest of its integral,
+from T_i to T, is taken to be the longer model's. Together that is
+
+    ELBO(T) = ELBO(T; T_j) + (T_j - T) / (T_j - T_i) * [ELBO(T_i; T_i) - ELBO(T_i; T_j)],     T_i <= T <= T_j.
+
+Both are exact at every trained T, and take the shape between from a model that was trained on both sides.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from scipy.interpolate import PchipInterpolator
+
+from difftime.tables.paired import cube, standard_error
+
+FINE = 2001
+"""Times on which a curve is searched for its maximum."""
+FEW = 4
+"""Models that a curve of at least three times as many cells is also predicted from."""
+
+
+class Curve(ABC):
+    """The mean ELBO over T; bits per dimension count with a minus sign, so that the best is the largest."""
+
+    fine: np.ndarray
+    """The times at which it is looked at."""
+    places: np.ndarray
+    """The times between which it is interpolated."""
+    trained: np.ndarray
+    """T of the cells that it is from."""
+    left_out: int
+    """How many more cells there are, without a finite value of every seed and unit."""
+    seeds: int
+    n: int
+    """How many seeds, or images of a single seed, are resampled. Of 1 there is no interval."""
+    known_se: float
+    """A standard error that all values share, and no resample shows."""
+
+    @abstractmethod
+    def elbo(self) -> np.ndarray:
+        """At the times `fine`."""
+
+    @abstractmethod
+    def resampled(self, resamples: int, seed: int) -> np.ndarray:
+        """[resamples, fine], of whole curves: their values are paired over seeds and images."""
+
+    @abstractmethod
+    def se(self, resamples: int, seed: int) -> np.ndarray:
+        """The standard error of `elbo`; NaN for a single seed of a known density."""
+
+
+def searched(T: np.ndarray) -> np.ndarray:
+    """The times between the first and the last T, and these."""
+    return np.union1d(np.linspace(T[0], T[-1], FINE), T)
+
+
+@dataclass(frozen=True)
+class DensityCurve(Curve):
+    """KL [T] and G [seeds, T] of a known density: the ELBO is -entropy - KL - G, Eq. 11."""
+
+    T: np.ndarray
+    kl: np.ndarray
+    gaps: np.ndarray
+    entropy: float
+    known_se: float
+    shared_se: np.ndarray
+    """Standard errors [2, T] of KL and of G from the Monte Carlo points, which all seeds share."""
+    fine: np.ndarray
+    places: np.ndarray
+    trained: np.ndarray
+    left_out: int
+
+    @property
+    def seeds(self) -> int:
+        return len(self.gaps)
+
+    @property
+    def n(self) -> int:
+        return len(self.gaps)
+
+    def _elbo(self, kl: np.ndarray, gap: np.ndarray) -> np.ndarray:
+        # a KL below rounding error says nothing of where the optimum lies, but its logarithm must exist
+        logs = [np.log(np.maximum(kl, 1e-15)), np.log(gap)]
+        kl_fine, gap_fine = (np.exp(PchipInterpolator(self.T, values, axis=-1)(self.fine)) for values in logs)
+        return -self.entropy - kl_fine - gap_fine
+
+    def elbo(self) -> np.ndarray:
+        return self._elbo(self.kl, self.gaps.mean(0))
+
+    def resampled(self, resamples: int, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        n = len(self.gaps)
+        gap = self.gaps[rng.integers(n, size=(resamples, n))].mean(1)
+        noise = self.shared_se[:, None] * rng.standard_normal((2, *gap.shape))
+        kl, gap = (np.maximum(v + e, 1e-3 * v) for v, e in zip((self.kl, gap), noise, strict=True))
+        return self._elbo(kl, gap)
+
+    def se(self, resamples: int, seed: int) -> np.ndarray:
+        return np.hypot(np.interp(self.fine, self.T, standard_error(self.gaps, 0)), self.known_se)
+
+
+class ImageCurve(Curve):
+    """Bits per dimension of images: seeds and images are resampled, whole images across all T."""
+
+    known_se = 0.0
+
+    @property
+    @abstractmethod
+    def values(self) -> Sequence[np.ndarray]:
+        """[seeds, units, times], of the cells or of the models."""
+
+    @abstractmethod
+    def bits(self, means: Sequence[np.ndarray]) -> np.ndarray:
+        """[..., fine], from means of `values` [..., times]."""
+
+    @property
+    def seeds(self) -> int:
+        return self.values[0].shape[0]
+
+    @property
+    def n(self) -> int:
+        seeds, units, _ = self.values[0].shape
+        return seeds if seeds > 1 else units
+
+    def elbo(self) -> np.ndarray:
+        return -self.bits([values.mean((0, 1)) for values in self.values])
+
+    def resampled(self, resamples: int, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        of_seeds, of_units = (
+            rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in self.values[0].shape[:2]
+        )
+        return -self.bits([np.einsum("rs,srt->rt", of_seeds, of_units @ values) for values in self.values])
+
+    def se(self, resamples: int, seed: int) -> np.ndarray:
+        return self.resampled(resamples, seed).std(0, ddof=1) * math.sqrt(self.n / max(self.n - 1, 1))
+
+
+@dataclass(frozen=True)
+class TrainedBits(ImageCurve):
+    """From trained cells: the middle of the KL's bracket [T], and the values [seeds, units, T]."""
+
+    T: np.ndarray
+    kl: np.ndarray
+    per_unit: np.ndarray
+    left_out: int
+
+    @property
+    def values(self) -> Sequence[np.ndarray]:
+        return [self.per_unit]
+
+    @property
+    def fine(self) -> np.ndarray:
+        return searched(self.T)
+
+    @property
+    def places(self) -> np.ndarray:
+        return self.T
+
+    @property
+    def trained(self) -> np.ndarray:
+        return self.T
+
+    def bits(self, means: Sequence[np.ndarray]) -> np.ndarray:
+        log_kl = np.log(np.maximum(self.kl, 1e-15))
+        rest = PchipInterpolator(self.T, means[0] - self.kl, axis=-1)(self.fine)
+        return np.exp(PchipInterpolator(self.T, log_kl)(self.fine)) + rest
+
+
+@dataclass(frozen=True)
+class BitsModel:
+    """The running bound of one cell in bits per dimension, at the times `t`: [seeds, units, times]."""
+
+    t: np.ndarray
+    values: np.ndarray
+
+    @property
+    def start(self) -> float:
+        return self.t[0]
+
+
+@dataclass(frozen=True)
+class PredictedBits(ImageCurve):
+    """From running bounds."""
+
+    models: dict[float, BitsModel]
+    fine: np.ndarray
+    left_out: int
+
+    @property
+    def values(self) -> Sequence[np.ndarray]:
+        return [model.values for model in self.models.values()]
+
+    @property
+    def trained(self) -> np.ndarray:
+        return np.array([*self.models])
+
+    @property
+    def places(self) -> np.ndarray:
+        return self.trained if len(self.models) > 1 else next(iter(self.models.values())).t
+
+    def bits(self, means: Sequence[np.ndarray]) -> np.ndarray:
+        running = {
+            T: PchipInterpolator(model.t, mean, axis=-1)
+            for (T, model), mean in zip(self.models.items(), means, strict=True)
+        }
+        first, *_ = T = [*running]
+        parts = [running[first](self.fine[self.fine <= first])]
+        for low, high in pairwise(T):
+            here = self.fine[(low < self.fine) & (self.fine <= high)]
+            excess = running[high](low) - running[low](low)
+            parts.append(running[high](here) - excess[..., None] * (high - here) / (high - low))
+        return np.concatenate(parts, -1)
+
+
+def trained_curve(rows: pd.DataFrame, units: pd.DataFrame) -> DensityCurve | TrainedBits | None:
+    """From the table elbo, of images with their units, of one curve; None for fewer than three finite times."""
+    found = _trained_bits(rows, units) if len(units) else _trained_density(rows)
+    return found if len(found.T) >= 3 else None
+
+
+def _trained_density(rows: pd.DataFrame) -> DensityCurve:
+    wide = rows.pivot(index="seed", columns="T", values="gap")
+    gaps = wide.to_numpy(float)
+    usable = np.isfinite(gaps).all(0) & (gaps > 0).all(0)
+    means = rows.groupby("T")[["kl", "kl_se", "gap_se"]].mean().to_numpy()[usable].T
+    T = wide.columns.to_numpy(float)[usable]
+    return DensityCurve(
+        T, means[0], gaps[:, usable], rows.entropy.mean(), rows.entropy_se.mean(), means[1:],
+        searched(T) if len(T) else T, T, T, int((~usable).sum()),
+    )  # fmt: skip
+
+
+def _trained_bits(rows: pd.DataFrame, units: pd.DataFrame) -> TrainedBits:
+    T, values = cube(units, "elbo_bpd", "T")
+    usable = np.isfinite(values).all((0, 1))
+    middle = rows.groupby("T")[["kl_low_bpd", "kl_high_bpd"]].mean().mean(axis=1, skipna=False).reindex(T).fillna(0)
+    return TrainedBits(T[usable], middle.to_numpy(float)[usable], values[..., usable], int((~usable).sum()))
+
+
+class _Gap:
+    """log g(t; T) of the seeds of one cell, between the smallest running time and T."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        wide = rows.pivot(index="t", columns="seed", values="gap").sort_index()
+        self.t = wide.index.to_numpy()
+        self.start = self.t[0]
+        self.log_gap = PchipInterpolator(self.t, np.log(wide.to_numpy()), axis=0)
+
+    def __call__(self, t: np.ndarray) -> np.ndarray:
+        """[seeds, times]"""
+        return self.log_gap(t).T
+
+
+def predicted_gap(models: dict[float, _Gap], T: np.ndarray) -> np.ndarray:
+    """G(T) of cells that are not trained [seeds, T], T rising, up to the last of the `models`."""
+    ends = sorted(models)
+    parts = [models[ends[0]](T[ends[0] > T])]
+    for low, high in pairwise(ends):
+        here, at_low = T[(low <= T) & (high > T)], np.array([low])
+        ratio = models[low](at_low) - models[high](at_low)
+        parts.append(models[high](here) + (high - here) / (high - low) * ratio)
+    return np.exp(np.hstack([*parts, models[ends[-1]](T[ends[-1] <= T])]))
+
+
+def predicted_curves(
+    running: pd.DataFrame, rows: pd.DataFrame, units: pd.DataFrame
+) -> dict[str, DensityCurve | PredictedBits]:
+    """By method, from the tables curve, elbo and, of images, curve_units of one curve; nothing without a finite model.
+
+    curve: from all cells; few: from FEW of them, evenly spread, of at least three times as many; one: from that of the
+    largest T alone.
+    """
+    if len(units):
+        models: dict[float, _Gap | BitsModel] = {}
+        for T, own in units.groupby("T"):
+            t, values = cube(own, "elbo_bpd", "t")
+            if np.isfinite(values).all():
+                models[T] = BitsModel(t, values)
+    else:
+        good = running.groupby("T").gap.transform(lambda gap: bool(np.isfinite(gap).all() and (gap > 0).all()))
+        running = running[good.astype(bool)]
+        models = {T: _Gap(own) for T, own in running.groupby("T")}
+    if not models:
+        return {}
+    times = [*models]
+    chosen = {"curve": _reaching(models, times)}
+    if len(times) >= 3 * FEW:
+        spread = [times[round(k * (len(times) - 1) / (FEW - 1))] for k in range(FEW)]
+        chosen["few"] = _reaching(models, spread)
+    if len(times) > 1:
+        chosen["one"] = times[-1:]
+    every = (running if not len(units) else units)["T"].nunique()
+    found = {}
+    for method, own in chosen.items():
+        low = own[0] if len(own) > 1 else max(times[0] if len(times) > 1 else 0.0, models[own[0]].start)
+        fine, left_out = np.linspace(low, own[-1], FINE), every - len(own) if method == "curve" else 0
+        of_method = {T: models[T] for T in own}
+        if len(units):
+            found[method] = PredictedBits(of_method, fine, left_out)
+        else:
+            found[method] = _predicted_density(running, rows, of_method, fine, left_out)
+    return found
+
+
+def _reaching(models: dict, times: list[float]) -> list[float]:
+    """The last of `times`, and those before as far as the running ELBO of each next one begins at or below it."""
+    chosen = times[-1:]
+    for T in reversed(times[:-1]):
+        if models[chosen[0]].start > T * (1 + 1e-9):
+            break
+        chosen.insert(0, T)
+    return chosen
+
+
+def _predicted_density(
+    running: pd.DataFrame, rows: pd.DataFrame, models: dict[float, _Gap], fine: np.ndarray, left_out: int
+) -> DensityCurve:
+    """The KL is known at every running time without a model."""
+    ends = running[running["T"].isin([*models])].sort_values("t")
+    # the same time of two models may differ in its last bit, and a slope between such a pair is rounding alone
+    ends = ends[~(ends.t.diff() <= 1e-9 * ends.t)]
+    kl = np.exp(PchipInterpolator(ends.t, np.log(np.maximum(ends.kl, 1e-15)))(fine))
+    gap, T = predicted_gap(models, fine), np.array([*models])
+    places = T if len(T) > 1 else models[T[0]].t
+    # the error of a running integral's points is much the same at all times: no resample shows it
+    known_se, none = running.elbo_se.median(), np.zeros((2, len(fine)))
+    return DensityCurve(fine, kl, gap, rows.entropy.mean(), known_se, none, fine, places, T, left_out)
