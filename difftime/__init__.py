@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from difftime.diffusion.sde import VE as VE
     from difftime.diffusion.sde import VP as VP
     from difftime.diffusion.sde import SubVP as SubVP
+    from difftime.face.curve import BestT as BestT
+    from difftime.face.curve import Curve as Curve
+    from difftime.face.curve import best_T as best_T
+    from difftime.face.curve import elbo_curve as elbo_curve
     from difftime.face.data import Pixels as Pixels
     from difftime.face.measures import elbo as elbo
     from difftime.face.measures import log_likelihood as log_likelihood
@@ -33,6 +37,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "difftime.diffusion.mixture": ("Mixture",),
     "difftime.diffusion.sde": ("SDE", "SubVP", "VE", "VP"),
+    "difftime.face.curve": ("BestT", "Curve", "best_T", "elbo_curve"),
     "difftime.face.data": ("Pixels",),
     "difftime.face.measures": ("elbo", "log_likelihood", "sample"),
     "difftime.face.noise": ("PNoise", "kl_bracket", "p_noise"),

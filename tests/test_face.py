@@ -83,10 +83,29 @@ def test_type_checkers_see_the_same_names() -> None:
     assert Path(dt.__file__).with_name("py.typed").exists()
 
 
-@pytest.mark.parametrize("module", ["data", "measures", "noise", "results", "score"])
+@pytest.mark.parametrize("module", ["curve", "measures", "noise", "score"])
 def test_the_examples_in_the_docstrings_run(module: str) -> None:
     found = __import__(f"difftime.face.{module}", fromlist=["_"])
-    assert not doctest.testmod(found, optionflags=doctest.ELLIPSIS).failed
+    failed, attempted = doctest.testmod(found, optionflags=doctest.ELLIPSIS)
+    assert attempted > 0
+    assert not failed
+
+
+def test_the_readmes_ten_lines_run(capsys: pytest.CaptureFixture) -> None:
+    """On images made on the spot; the printed ELBO and bits are those of the same model."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    blocks = [part.split("```")[0] for part in readme.split("```python\n")[1:]]
+    (code,) = (block for block in blocks if "dt.Score(" in block)
+    names = {"net": Net(), "train": pixels(200), "test": pixels(48)}
+    exec(code, names)
+    assert "T* = " in capsys.readouterr().out
+    e, q, curve = names["e"], names["q"], names["curve"]
+    assert math.isfinite(q.bpd.mean)
+    assert math.isfinite(e.bpd.mean)
+    assert q.nfe > 20
+    assert curve.at(0.5).mean == pytest.approx(e.elbo.mean, abs=4 * e.elbo.se)
+    for term in (e.prior, e.I, e.R, e.elbo):
+        assert term.values.shape == (48,)
 
 
 # the ELBO
@@ -219,6 +238,89 @@ def test_one_probe_estimates_the_divergence_without_bias() -> None:
 def test_a_solve_that_is_cut_has_no_mean() -> None:
     q = dt.log_likelihood(dt.Score.exact(gaussian(), dt.VP()), draw(gaussian(), 4), T, max_evaluations=20)
     assert math.isnan(q.log_q.mean)
+
+
+# ELBO(T)
+
+
+@pytest.mark.parametrize("kind", ["standard", "matched", "full", "mixture"])
+def test_the_curve_at_the_models_t_is_its_elbo(kind: str) -> None:
+    score, train, test = dt.Score(Net(), dt.VP(), T=0.8), pixels(200, (1, 2, 2)), pixels(32, (1, 2, 2))
+    options = {"components": 2} if kind == "mixture" else {}
+    curve = dt.elbo_curve(score, test, p_noise=kind, data=train, times=5, **options)
+    start = dt.p_noise(kind, dt.VP(), 0.8, train, **options)
+    assert torch.allclose(curve.elbo[:, -1], dt.elbo(score, test, 0.8, start).elbo.values, atol=1e-4)
+    assert torch.allclose(curve.bpd[:, -1], dt.elbo(score, test, 0.8, start).bpd.values, atol=1e-4)
+    assert curve.T.tolist() == pytest.approx([0.16, 0.32, 0.48, 0.64, 0.8])
+
+
+def test_the_curve_of_the_exact_score_falls_short_by_the_kl_alone(sde: SDE) -> None:
+    p, x = gaussian(), draw(gaussian(), 1000)
+    score = dt.Score.exact(p, sde)
+    curve = dt.elbo_curve(score, x, times=[0.1, 0.3, 1.0])
+    tight = dt.elbo_curve(score, x, p_noise="full", data=p, times=[0.1, 0.3, 1.0])
+    entropy = normal(p.diffused(sde, 1e-5)).entropy().item()
+    assert ((tight.mean + entropy).abs() < 4 * tight.se).all()
+    lost = tight.elbo - curve.elbo
+    for k, T in enumerate(curve.T.tolist()):
+        start = dt.p_noise("standard", sde, T, shape=(2,))
+        kl, _ = dt.kl_bracket(start, p)
+        assert abs(lost[:, k].mean() - kl) < 4 * lost[:, k].std() / math.sqrt(len(x)) + 1e-6
+
+
+def test_the_best_t_of_the_exact_score_is_the_last_and_a_loss_buys_a_shorter_one() -> None:
+    """From the standard p_noise only the KL is lost, which falls with T: the cheapest T is where it is the loss."""
+    p = dt.Mixture.from_covariances([1.0], [[0.0]], [[[4.0]]])
+    x = p.sample(4000, stream("x"))
+    curve = dt.elbo_curve(dt.Score.exact(p, dt.VP()), x, times=100)
+    found = dt.best_T(curve, loss=0.05)
+    kl = {T: dt.kl_bracket(dt.p_noise("standard", dt.VP(), T, shape=(1,)), p)[0] for T in curve.T.tolist()}
+    assert found.unit == "nats"
+    assert found.cheapest < found.T
+    assert kl[found.cheapest] < 0.05 + 0.05
+    assert found.behind + 2 * found.behind_se <= 0.05
+    assert dt.best_T(curve, loss=1.0).cheapest < found.cheapest
+    assert dt.best_T(curve, loss=0.0).cheapest <= 1
+
+
+def test_a_gap_makes_an_optimum_inside_that_its_interval_holds() -> None:
+    """s = (1 + c) ∇ log p loses G(T) = c²/2 ∫ g² E||∇ log p||² dt: with KL(T) in closed form, T* is known."""
+    p, sde, c = dt.Mixture.from_covariances([1.0], [[0.0]], [[[4.0]]]), dt.VP(), 0.3
+    exact = dt.Score.exact(p, sde)
+    score = dt.Score(lambda x, t: (1 + c) * exact(x, t), sde, "score")
+    t = torch.linspace(1e-5, 1, 4001, dtype=torch.float64)
+    variance = sde.alpha(t) ** 2 * 4 + sde.variance(t)
+    gap = torch.cumulative_trapezoid(0.5 * c**2 * sde.diffusion_squared(t) / variance, t)
+    kl = 0.5 * (variance - 1 - variance.log())[1:]
+    true = t[1:][(gap + kl).argmin()].item()
+    found = dt.best_T(dt.elbo_curve(score, p.sample(4000, stream("x"))))
+    assert found.low <= true <= found.high
+    assert found.interior
+    assert found.high - found.low < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"p_noise": "flow", "data": pixels()}, "one T"),
+        ({"p_noise": "full"}, "training data"),
+        ({"p_noise": "fulll"}, "The kinds are"),
+        ({"p_noise": "matched", "data": pixels(8, (1, 2, 2))}, "shape"),
+        ({"times": [0.5, 1.5, 2.0]}, "not between"),
+        ({"times": [0.5, 0.2, 1.0]}, "rising"),
+    ],
+)
+def test_a_curve_that_makes_no_sense_is_refused(arguments: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        dt.elbo_curve(dt.Score(Net(), dt.VP()), pixels(), **arguments)
+
+
+def test_a_best_t_needs_a_curve() -> None:
+    curve = dt.elbo_curve(dt.Score(Net(), dt.VP()), pixels(), times=2)
+    with pytest.raises(ValueError, match="three times"):
+        dt.best_T(curve)
+    with pytest.raises(ValueError, match="loss"):
+        dt.best_T(dt.elbo_curve(dt.Score(Net(), dt.VP()), pixels(), times=3), loss=-1)
 
 
 # the bracket

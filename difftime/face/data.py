@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from difftime.diffusion.mixture import Mixture
+from difftime.diffusion.p_noise import shrunk
 from difftime.images.pixels import LEVELS, Moments, moments, scaled
 from difftime.support.streams import stream
 
@@ -170,6 +171,11 @@ class Known(NamedTuple):
         if isinstance(self.source, Pixels):
             return self.source.moments()
         return Moments(self.source.mean(0), torch.cov(self.source.mT, correction=0).reshape(2 * self.source.shape[1:]))
+
+    def regular(self) -> Moments:
+        """The moments, the covariance made regular where there are too few points."""
+        mean, covariance = self.moments()
+        return Moments(mean, covariance if isinstance(self.source, Mixture) else shrunk(covariance, self.n))
 
     def points(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """These points, float64 `[n, d]`; pixels are dequantised afresh."""

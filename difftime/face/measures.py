@@ -36,7 +36,7 @@ def start_of(score: Score, T: float, shape: tuple[int, ...], start: PNoise | Lit
 
 def elbo(
     score: Score,
-    data: Any,
+    x: Any,
     T: float | None = None,
     p_noise: PNoise | Literal["standard"] = "standard",
     *,
@@ -51,7 +51,7 @@ def elbo(
 
     Args:
         score: the score.
-        data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`: not what p_noise or the network was fitted to.
+        x: held-out data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
         T: the diffusion time; None is the score's largest.
         p_noise: where the reverse process starts, made by `p_noise` for the same T.
         pairs: pairs of evaluations for I of each point; 4 evaluations more serve the decoder. `I.se` tells whether they
@@ -74,7 +74,7 @@ def elbo(
         >>> bool(abs(e.elbo.mean - p.log_prob(x).mean()) < 4 * e.elbo.se)    # tight: score and start are exact
         True
     """
-    T, flat = score.time(T), points(data, seed)
+    T, flat = score.time(T), points(x, seed)
     start = start_of(score, T, flat.shape, p_noise)
     with score.measuring():
         terms = image_elbo(
@@ -94,7 +94,7 @@ def elbo(
 
 def log_likelihood(
     score: Score,
-    data: Any,
+    x: Any,
     T: float | None = None,
     p_noise: PNoise | Literal["standard"] = "standard",
     *,
@@ -111,7 +111,7 @@ def log_likelihood(
 
     Args:
         score: the score.
-        data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
+        x: held-out data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
         T: the diffusion time; None is the score's largest.
         p_noise: where the reverse process starts, made by `p_noise` for the same T.
         rtol, atol: tolerances of RK45; the paper's are 1e-5.
@@ -135,7 +135,7 @@ def log_likelihood(
         >>> bool((q.log_q.values - p.log_prob(x)).abs().max() < 1e-3)
         True
     """
-    T, flat = score.time(T), points(data, seed)
+    T, flat = score.time(T), points(x, seed)
     start = start_of(score, T, flat.shape, p_noise)
     if divergence == "auto":
         divergence = "exact" if flat.d <= EXACT_UP_TO else "hutchinson"

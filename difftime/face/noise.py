@@ -19,7 +19,6 @@ from difftime.diffusion.p_noise import (
     diffused_moments,
     fit_flow,
     fit_mixture,
-    shrunk,
 )
 from difftime.diffusion.p_noise import kl_bracket as bracket
 from difftime.diffusion.sde import SDE, Noise, matched_noise, standard_noise
@@ -129,13 +128,10 @@ def _fit(kind: Kind, sde: SDE, T: float, data: Known, seed: str, options: dict[s
     exact = isinstance(data.source, Mixture)
     if kind == "mixture":
         if exact:
-            return MixtureNoise.of(data.source.diffused(sde, T))
+            return MixtureNoise.of(data.source.diffused(sde, T), data.source)
         x0 = data.points(torch.arange(data.n), stream(seed, "data"))
         return fit_mixture(x0, sde, T, **options, seed=seed)
-    mean, covariance = data.moments()
-    if not exact:
-        covariance = shrunk(covariance, data.n)
-    gaussian = FullGaussian.of(*diffused_moments(sde, T, mean, covariance))
+    gaussian = FullGaussian.of(*diffused_moments(sde, T, *data.regular()))
     if kind == "full":
         return gaussian
     if exact:

@@ -37,13 +37,18 @@ class NotPixels(ValueError):
 
 def bits(log_density: Estimate, points: Points) -> Estimate:
     """Bits per dimension, from nats per point. Raises NotPixels for data that were not dequantised by this package."""
+    return Estimate.of(bits_per_unit(refuse_bits(points), log_density.values, points.d))
+
+
+def refuse_bits(points: Points) -> Pixels:
+    """The pixels that the points are; NotPixels if they are none."""
     if points.pixels is None:
         raise NotPixels(
             "Bits per dimension are those of a code for 8-bit pixels, and these data are floating-point numbers: "
             "nobody can tell from them how they were scaled, or whether they were dequantised. Pass the pixels "
             "themselves, as a uint8 tensor (or dt.Pixels, for a model that does not see them on [-1, 1])."
         )
-    return Estimate.of(bits_per_unit(points.pixels, log_density.values, points.d))
+    return points.pixels
 
 
 def bits_per_unit(pixels: Pixels, log_density: Tensor, d: int) -> Tensor:
