@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slurm lint format smoke sensitivity report rulegraph readme schema benchmark clean
+.PHONY: help run test test-slurm lint format smoke sensitivity report rulegraph readme schema benchmark docs docs-build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,10 @@ $(VENV)/python:
 $(VENV)/run: $(VENV)/python pyproject.toml constraints.txt
 	@echo "Installing the pinned packages into $(VENV) (PyTorch is the large one) ..."
 	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/docs: $(VENV)/run
+	@$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/test: $(VENV)/run
@@ -55,6 +59,12 @@ test-slurm: $(VENV)/test  ## install Debian's Slurm and test the study on it: ne
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } || \
 	  echo "Slurm cannot be installed here: its tests will be skipped." >&2
 	pytest $(SLURM_TESTS)
+
+docs-build: $(VENV)/docs  ## the documentation in docs/_build/html; runs the tutorials; any warning is an error
+	sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+
+docs: docs-build  ## the documentation at http://localhost:8000
+	$(BIN)/python -m http.server 8000 --directory docs/_build/html
 
 lint: $(VENV)/test  ## style of Python and Snakemake files
 	ruff check .

@@ -33,8 +33,8 @@ extensions = [
     "sphinx_design",
     "sphinx-mathjax-offline",
 ]
-exclude_patterns = ["_build", "figures/*.md"]
-nitpicky = False
+exclude_patterns = ["_build", "reference/generated"]
+default_role = "code"
 
 html_theme = "furo"
 html_title = f"difftime {version}"

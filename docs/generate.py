@@ -43,8 +43,27 @@ def settings() -> str:
 
     schema = Study.model_json_schema()
     sections = [section("A study", schema)]
-    sections += [section(name.removesuffix("Settings"), of) for name, of in sorted(schema["$defs"].items())]
+    sections += [section(name.removesuffix("Settings"), schema["$defs"][name]) for name in mentioned(schema)]
     return "\n\n".join(part for part in sections if part)
+
+
+def mentioned(schema: Schema) -> list[str]:
+    """The names of all definitions, in the order in which a reader meets them."""
+    order: list[str] = []
+
+    def walk(part: Any) -> None:
+        if isinstance(part, dict):
+            if (name := part.get("$ref", "").split("/")[-1]) and name not in order:
+                order.append(name)
+                walk(schema["$defs"][name])
+            for value in part.values():
+                walk(value)
+        elif isinstance(part, list):
+            for value in part:
+                walk(value)
+
+    walk({key: value for key, value in schema.items() if key != "$defs"})
+    return order
 
 
 def section(title: str, schema: Schema) -> str:
@@ -90,8 +109,8 @@ def type_of(value: Schema) -> str:
         return ", ".join(f"`{one}`" for one in value["enum"])
     if value.get("type") == "array":
         return f"list of {type_of(value.get('items', {}))}"
-    if value.get("type") == "object" and isinstance(value.get("additionalProperties"), dict):
-        return f"name: {type_of(value['additionalProperties'])}"
+    if patterns := value.get("patternProperties"):
+        return f"name: {type_of(*patterns.values())}"
     words = {"integer": "whole number", "string": "text", "boolean": "true or false"}
     return words.get(value.get("type", ""), value.get("type", "any")) + bounds(value)
 

@@ -154,8 +154,9 @@ class BestT(NamedTuple):
     """The T of the best ELBO, and the smallest T that surely loses little.
 
     Attributes:
-        T: where the mean ELBO is best, interpolated between the times of the curve.
-        low, high: the interval of `T`: a bootstrap over points. NaN for one point.
+        T: the time of the curve with the best mean ELBO.
+        low, high: the interval of `T`: a bootstrap over points. NaN for one point. It knows nothing of `spacing`.
+        spacing: how far apart the times of the curve are there.
         confidence: of the interval.
         value, value_se: the ELBO there, in `unit`.
         cheapest: the smallest time of the curve that is behind the best one by at most `loss`, two paired standard
@@ -169,6 +170,7 @@ class BestT(NamedTuple):
     T: float
     low: float
     high: float
+    spacing: float
     confidence: float
     value: float
     value_se: float
@@ -180,11 +182,11 @@ class BestT(NamedTuple):
     interior: bool
 
     def __repr__(self) -> str:
-        edge = "" if self.interior else ", at the edge of the curve"
+        place = f"times {self.spacing:.2g} apart" if self.interior else "the edge of the curve"
         return (
-            f"T* = {self.T:.2f} [{self.low:.2f}, {self.high:.2f}]{edge}: {self.value:.4f} ± {self.value_se:.4f} "
-            f"{self.unit}; T = {self.cheapest:.2f} is behind by {self.behind:.4f} ± {self.behind_se:.4f}, "
-            f"surely within {self.loss:g}"
+            f"T* = {self.T:.2f} [{self.low:.2f}, {self.high:.2f}] ({place}), {self.value:.4f} ± {self.value_se:.4f} "
+            f"{self.unit}; within {self.loss:g} from T = {self.cheapest:.2f}: {self.behind:.4f} ± {self.behind_se:.4f} "
+            "behind"
         )
 
 
@@ -227,7 +229,8 @@ def best_T(curve: Curve, loss: float = 0.01, *, confidence: float = 0.95, resamp
     paired = Paired(-losses.T[:, None], torch.zeros(len(t)).numpy())
     place, _, behind, behind_se, _ = choose(paired, t, torch.arange(len(t)).numpy(), loss)
     return BestT(
-        T=float(at[best]), low=float(found["T_star_low"]), high=float(found["T_star_high"]), confidence=confidence,
+        T=float(at[best]), low=float(found["T_star_low"]), high=float(found["T_star_high"]),
+        spacing=float(curve.T.diff()[max(int((curve.T - at[best]).abs().argmin()) - 1, 0)]), confidence=confidence,
         value=sign * -float(mean[best]), value_se=float(found["elbo_star_se"]), cheapest=float(t[place]),
         behind=behind, behind_se=behind_se, loss=loss, unit="nats" if sign < 0 else "bits per dimension",
         interior=0 < best < len(at) - 1,

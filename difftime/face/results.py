@@ -59,8 +59,9 @@ def bits_per_unit(pixels: Pixels, log_density: Tensor, d: int) -> Tensor:
 class Elbo(NamedTuple):
     r"""The evidence lower bound of Eq. 4 and its terms, in nats per point.
 
-    $$\log q(x_\varepsilon) \ge \underbrace{\mathrm{prior} - I + R}_{\mathrm{elbo}}, \qquad
-    \log q(x_0) \ge \mathrm{elbo} + \mathrm{decoder}$$
+    .. math::
+        \log q(x_\varepsilon) \ge \underbrace{\mathrm{prior} - I + R}_{\mathrm{elbo}}, \qquad
+        \log q(x_0) \ge \mathrm{elbo} + \mathrm{decoder}
 
     Attributes:
         elbo: bounds the mean of log q(x_epsilon) of the reverse SDE over the x_epsilon of a point.

@@ -21,9 +21,10 @@ from difftime.diffusion.sde import SDE
 class Score:
     r"""s(x, t), the estimate of the gradient of log p(x, t), from a network that was trained to predict something.
 
-    With $x_t = \alpha_t x_0 + \sigma_t z$ a network may predict the noise $z$, $x_0$, the score $-z/\sigma_t$, or
-    $v = \alpha_t z - \sigma_t x_0$. It is called as `net(x, t)` with `x [n, *shape]` and `t [n]`, in the type of its
-    weights and on their device, and returns the shape of x. A function without weights is called with float64.
+    With :math:`x_t = \alpha_t x_0 + \sigma_t z` a network may predict the noise :math:`z`, :math:`x_0`, the score
+    :math:`-z/\sigma_t`, or :math:`v = \alpha_t z - \sigma_t x_0`. It is called as `net(x, t)` with `x [n, *shape]` and
+    `t [n]`, in the type of its weights and on their device, and returns the shape of x. A function without weights is
+    called with float64.
     While something is measured the network is in evaluation mode, and its convolutions compute without TF32.
 
     Args:
