@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slurm lint format smoke sensitivity report rulegraph readme schema benchmark docs docs-build clean
+.PHONY: help run test test-slurm lint format smoke sensitivity report readme schema benchmark docs docs-build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,17 +77,13 @@ format: $(VENV)/test  ## put the style right
 	ruff format .
 	snakefmt Snakefile workflow
 
-rulegraph: $(VENV)/run  ## draw the rules into README.md
-	$(BIN)/python -m workflow.readme rulegraph
-
-readme: $(VENV)/run rulegraph  ## put the default study's findings into README.md, its figures into docs/figures
-	$(BIN)/python -m workflow.readme findings
-	$(BIN)/python -m workflow.readme table1
+readme: $(VENV)/run  ## put the default study's findings and figures into README.md and the docs
+	for part in findings cheapest table1 figures rules; do $(BIN)/python -m workflow.readme $$part || exit 1; done
 
 schema: $(VENV)/run  ## write the settings' JSON schema for editors
 	difftime schema > workflow/schemas/config.schema.json
 
-benchmark: $(VENV)/run  ## measure the speed anew and put it into README.md: some twenty minutes
+benchmark: $(VENV)/run  ## measure the speed anew and put it into the docs: some twenty minutes
 	$(BIN)/python -m workflow.readme speed
 
 clean:  ## remove the environment; results stay

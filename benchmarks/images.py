@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-import yaml
+from difftime.tables.derived import markdown_rows
 from torch import Tensor
 
 from benchmarks import reference
@@ -26,9 +26,8 @@ from difftime.images.pixels import bits_per_dimension
 from difftime.measures.likelihood import ode_likelihood
 from difftime.study.cell import WEIGHTS, ImageProblem, build, recipe
 from difftime.study.commands.common import dequantised, describe
-from difftime.study.settings import Cell, read_study
+from difftime.study.settings import Cell, read_files, read_study
 from difftime.support.streams import stream
-from difftime.tables.derived import markdown_rows
 from difftime.training.checkpoint import save_weights
 from difftime.training.nets.images import usable
 from difftime.training.nets.ncsnpp import ResidualBlock
@@ -66,12 +65,13 @@ class Evaluation:
 
 def cells() -> tuple[Cell, Cell]:
     """The paper's MNIST network, and the default study's, both on the 5,000 digits that need no download."""
-    settings = yaml.safe_load((ROOT / "config.yaml").read_text())
-    paper = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+    paper = read_files([ROOT / "config" / "paper.yaml"])
     training = paper["datasets"]["mnist"]["training"] | {"time_sampling": "uniform", "steps": STEPS, "batch": BATCH}
-    settings["nets"]["paper"] = paper["nets"]["ncsnpp-mnist"] | {"compile": False, "training": training}
-    settings["nets"]["unet-16"]["training"] = {"steps": SMALL_STEPS}
-    study = read_study(settings, "config.yaml")
+    nets = {
+        "paper": paper["nets"]["ncsnpp-mnist"] | {"compile": False, "training": training},
+        "unet-16": {"training": {"steps": SMALL_STEPS}},
+    }
+    study = read_study(overrides={"nets": nets})
     return study.cell("mnist5k", "vp", "paper", T), study.cell("mnist5k", "vp", "unet-16", T)
 
 

@@ -15,10 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import yaml
+from difftime.tables.derived import markdown_rows
 
 from difftime.study.settings import Cell, read_study
-from difftime.tables.derived import markdown_rows
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 5
@@ -40,7 +39,7 @@ def _write(folder: Path, cell: Cell) -> str:
 
 def main() -> str:
     """A Markdown table of seconds per cell on one core, and the ratios to the batch with their range."""
-    study = read_study(yaml.safe_load((ROOT / "config.yaml").read_text()), "config.yaml")
+    study = read_study()
     cell = study.cell("toy", "vp", "mlp-32x2", "0.6")
     times: dict[str, list[float]] = {"batch": [], "verb": [], "plain": []}
     with tempfile.TemporaryDirectory() as scratch:

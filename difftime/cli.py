@@ -76,8 +76,8 @@ def _read_json(path: Path) -> Any:
 
 def _settings_file(cell: Path, name: str) -> Path:
     """What a study says of one measurement of a cell: results/settings/<data set>/<measurement>.json."""
-    data = cell.resolve().parents[2].name.removeprefix("dataset=")
-    path = cell.resolve().parents[4] / "settings" / data / f"{name}.json"
+    above = [*cell.resolve().parents]
+    path = above[min(4, len(above) - 1)] / "settings" / read_cell(cell / "cell.json").dataset / f"{name}.json"
     if not path.exists():
         raise BadSettings(f"{path} does not exist. Snakemake writes it; or name another file by --settings.")
     return path

@@ -31,6 +31,7 @@ SETTINGS: dict[str, Any] = {
 def frame(table: str, rows: Iterable[Row]) -> pd.DataFrame:
     """A valid table: columns that a row does not name are null, or a default where they may not be; unknown ones go."""
     usual = {column.name: None if column.nullable else DEFAULTS[column.type] for column in TABLES[table]}
+    usual |= {"failed": 0} if "failed" in usual else {}
     filled = [usual | {name: value for name, value in row.items() if name in usual} for row in rows]
     return check(shaped(filled, table), table, table) if filled else empty(table)
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
+from builders import SETTINGS
 from scipy.stats import spearmanr
 
 from difftime.measures.elbo import end_terms, path_terms
+from difftime.optimum.best import optimum
 from difftime.study.cell import build, recipe
-from difftime.study.settings import OptimumSettings, read_study
-from difftime.tables import derived as tables
+from difftime.study.settings import read_study
+from difftime.tables.parquet import empty
 from difftime.training.train import train
 
 ROOT = Path(__file__).parent.parent
@@ -26,9 +27,7 @@ BANDS = {"vp": (0.5, 0.95), "ve": (0.65, 1.05)}
 
 def trained(sde: str) -> pd.DataFrame:
     """KL and G of four seeds of the default network, for every T."""
-    settings = yaml.safe_load((ROOT / "config.yaml").read_text())
-    settings["datasets"]["toy"]["seeds"] = 4
-    study = read_study(settings, "config.yaml")
+    study = read_study(overrides={"datasets": {"toy": {"seeds": 4}}})
     rows = []
     for T in TIMES:
         cell = study.cell("toy", sde, "mlp-32x2", T)
@@ -53,7 +52,7 @@ def trained(sde: str) -> pd.DataFrame:
                 "dataset": "toy", "sde": sde, "net": "mlp-32x2", "p_noise": "standard", "T": cell.T, "seed": seed,
                 "kl": ends.kl, "gap": gap, "entropy": ends.entropy, "log_p_data": -ends.entropy,
                 "kl_se": 0.0, "gap_se": 0.0, "entropy_se": 0.0,
-                "epsilon": problem.epsilon, "weighting": "likelihood",
+                "epsilon": problem.epsilon, "weighting": "likelihood", "data_digest": None,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -64,7 +63,8 @@ def test_the_elbo_of_trained_networks_has_an_interior_maximum(sde: str) -> None:
     means = frame.groupby("T")[["kl", "gap"]].mean()
     assert means.kl.is_monotonic_decreasing
     assert spearmanr(means.index, means.gap).statistic >= 0.85
-    found = tables.optimum(frame, OptimumSettings(resamples=50), seed=0).iloc[0]
+    none = {name: empty(name) for name in ("curve", "elbo_units", "curve_units")}
+    (found,) = optimum(none | {"elbo": frame}, SETTINGS).itertuples()
     assert found.interior
     low, high = BANDS[sde]
     assert low <= found.T_star <= high

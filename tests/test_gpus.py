@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -120,3 +122,71 @@ def test_the_cpu_is_taken_instead_only_when_told_to_and_said_loudly(machine: Pat
 def test_a_job_that_asks_for_none_sees_none(machine: Path) -> None:
     gpus.claim(0, machine)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(
+    ("variable", "seen"),
+    [("-1", []), ("NoDevFiles", []), ("", []), ("0,-1,2", ["0"]), ("1, 2", ["1", "2"]), ("7", []),
+     ("GPU-8932f937,MIG-17", ["GPU-8932f937", "MIG-17"])],
+)  # fmt: skip
+def test_what_names_no_gpu_is_not_counted_as_one(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, variable: str, seen: list[str]
+) -> None:
+    """CUDA takes the names up to the first that is none: -1 hides all GPUs, and Slurm gives NoDevFiles for none."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert gpus.visible() == seen
+
+
+def of_another_user(action: Callable[[], object]) -> str:
+    """What `action` returns or raises, as text, in a process of the user nobody."""
+    if os.getuid() != 0:
+        pytest.skip("only the superuser can become another user")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(65534)
+            said = repr(action())
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as pipe:
+        return pipe.read()
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder like /tmp, for all users, who cannot delete each other's files."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o1777)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_lock_of_one_user_is_respected_and_taken_over_by_another(shared: Path, umask: int) -> None:
+    lock, before = shared / "difftime-gpu-0.lock", os.umask(umask)
+    try:
+        held = gpus._lock(lock)
+    finally:
+        os.umask(before)
+    assert of_another_user(lambda: gpus._lock(lock)) == "None"
+    os.close(held)
+    assert of_another_user(lambda: gpus._lock(lock)).isdigit()
+
+
+def test_a_lock_file_that_another_user_keeps_closed_is_named_with_what_to_do(shared: Path) -> None:
+    lock = shared / "difftime-gpu-0.lock"
+    lock.touch(mode=0o600)
+    said = of_another_user(lambda: gpus._lock(lock))
+    assert said.startswith(f"NoGpu: The lock file {lock}")
+    assert gpus.SHARED in said
+
+
+def test_a_lock_file_is_no_way_to_another_file(shared: Path) -> None:
+    (shared / "difftime-gpu-0.lock").symlink_to(shared / "victim")
+    with pytest.raises(gpus.NoGpu, match="cannot be opened"):
+        gpus._lock(shared / "difftime-gpu-0.lock")
+    assert not (shared / "victim").exists()

@@ -14,6 +14,23 @@ from difftime.diffusion.sde import SDE
 from difftime.support.streams import stream
 
 
+def test_standard_deviations_are_the_roots_of_variances_without_correlations() -> None:
+    """Also to the bit: weights of a study stay valid however its data are written."""
+    weights, means, stds = [0.3, 0.7], [[0.0, 1.0], [2.0, 3.0]], [[2.0], [0.1, 3.0]]
+    ours = Mixture.from_stds(weights, means, stds)
+    same = Mixture.from_covariances(weights, means, [[[4.0, 0.0], [0.0, 4.0]], [[0.1**2, 0.0], [0.0, 9.0]]])
+    for name in ("weights", "means", "variances", "axes"):
+        assert torch.equal(getattr(ours, name), getattr(same, name))
+    x = torch.tensor([[0.5, -1.0]], dtype=torch.float64)
+    parts = [(0.3, norm(0, 2).pdf(0.5) * norm(1, 2).pdf(-1)), (0.7, norm(2, 0.1).pdf(0.5) * norm(3, 3).pdf(-1))]
+    assert ours.log_prob(x).exp().item() == pytest.approx(sum(w * p for w, p in parts), rel=1e-12)
+
+
+def test_a_standard_deviation_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="eigenvalue 0"):
+        Mixture.from_stds([1.0], [[0.0]], [[0.0]])
+
+
 def test_log_prob_agrees_with_scipy(toy: Mixture, correlated: Mixture) -> None:
     x = torch.linspace(-1, 5, 50, dtype=torch.float64)
     oracle = 0.3 * norm(1, 0.1).pdf(x) + 0.7 * norm(3, 0.5).pdf(x)

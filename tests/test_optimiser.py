@@ -140,7 +140,7 @@ def test_the_optimiser_sees_the_gradients_of_a_plain_loop_and_cuts_them_alike(
     clip = torch.stack([own.norm() for of_step in plain.gradients for own in of_step]).median().item()
     recipe = replace(RECIPE, weighting=weighting, clip=clip)
     plain = plain_loop(*MAKERS[kind](), recipe)
-    trained = train(score, data, T=T, epsilon=EPSILON, recipe=recipe, seeds=SEEDS, name="a cell", cell="digest")
+    trained = train(score, data, T=T, epsilon=EPSILON, recipe=recipe, seeds=SEEDS, name="a cell", identity={})
     norms = torch.stack([own.norm() for of_step in plain.gradients for own in of_step])
     assert (norms > 1.01 * clip).any()
     assert (norms < 0.99 * clip).any()
@@ -164,7 +164,7 @@ def test_the_reported_loss_is_in_nats(kind: str) -> None:
     recipe = replace(RECIPE, steps=5)
     plain = plain_loop(*MAKERS[kind](), recipe)
     score, data = MAKERS[kind]()
-    trained = train(score, data, T=T, epsilon=EPSILON, recipe=recipe, seeds=SEEDS, name="a cell", cell="digest")
+    trained = train(score, data, T=T, epsilon=EPSILON, recipe=recipe, seeds=SEEDS, name="a cell", identity={})
     expected = data.d * (T - EPSILON) * torch.stack(plain.losses).mean(0)
     assert trained.loss[0].numpy() == pytest.approx(expected.numpy(), rel=1e-4)
 

@@ -118,7 +118,11 @@ def test_what_every_verb_rests_on_covers_every_verb(package: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(source.NOT_FOLLOWED))
 def test_what_changes_no_result_changes_no_fingerprint(package: Path, name: str) -> None:
-    assert changed(package / f"{name.replace('.', '/')}.py", "\n\n\n", "\n\nnew = 1\n\n") == set()
+    before, place = fingerprints(), package.joinpath(*name.split("."))
+    modules = [*place.glob("*.py")] or [place.with_suffix(".py")]
+    for module in modules:
+        module.write_text(module.read_text(encoding="utf-8") + "\n\nnew = 1\n", encoding="utf-8")
+    assert fingerprints() == before
 
 
 def test_a_figure_is_covered_with_its_style_and_not_with_its_neighbours(package: Path) -> None:
@@ -229,3 +233,9 @@ def test_the_package_imports_itself_only_in_the_form_that_is_followed(module: Pa
             assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in names)
         if isinstance(node, ast.Import):
             assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "difftime"]
+
+
+def test_what_standard_deviations_mean_is_in_the_code_of_every_command(package: Path) -> None:
+    """The settings have no arithmetic, as they are in no fingerprint."""
+    found = changed(package / "diffusion" / "mixture.py", "std[i] ** 2", "std[i] ** 3")
+    assert found >= {f"study.commands.{verb}" for verb in VERBS}

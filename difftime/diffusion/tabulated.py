@@ -62,6 +62,12 @@ class Tabulated(VariancePreserving):
         return cls.from_betas(torch.linspace(start**0.5, stop**0.5, n, dtype=torch.float64) ** 2)
 
     @classmethod
+    def sigmoid(cls, n: int = 1000, start: float = 1e-4, stop: float = 0.02) -> Tabulated:
+        """beta_i along a sigmoid from -6 to 6 (Xu et al., 2022)."""
+        step = torch.linspace(-6, 6, n, dtype=torch.float64).sigmoid()
+        return cls.from_betas(start + (stop - start) * step)
+
+    @classmethod
     def cosine(cls, n: int = 1000, offset: float = 0.008, largest: float = 0.999) -> Tabulated:
         """alpha² as cos²(½ pi (t + offset)/(1 + offset)), no beta_i above `largest` (Nichol & Dhariwal, 2021)."""
         t = torch.arange(n + 1, dtype=torch.float64) / n

@@ -59,7 +59,7 @@ def _whole(axes: Axes, lines: list[pd.DataFrame], truth: float, linestyle: style
     axes.fill_between(low["T"], low["mean"], high["mean"], color=BAND.colour, alpha=0.4, linewidth=0, label=BAND.label)
     axes.axhline(truth, color=style.GREY, linewidth=0.9, label=TRUTH)
     style.curve(axes, median, MEDIAN, linestyle)
-    style.mark_outside(axes, low["T"].to_numpy(), low["mean"].to_numpy(), BAND)
+    style.mark_outside(axes, low["T"].to_numpy(), low["mean"].to_numpy(), BAND, level=1)
     for T in ZOOM if zoomed else ():
         axes.axvline(T, color=style.GREY, linewidth=0.6, linestyle=":")
 
@@ -76,7 +76,7 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     lines = {sde: _statistics(rows[rows.sde == sde]) for sde in sdes}
     medians, lows, highs = (pd.concat([lines[sde][i] for sde in sdes]) for i in range(3))
     truth = rows.log_p_data_median_p_data.mean()
-    zoomed = near(medians)["mean"].notna().sum() >= ENOUGH and len(near(medians)) < len(medians)
+    zoomed = bool(near(medians.dropna(subset="mean"))["T"].nunique() >= ENOUGH and len(near(medians)) < len(medians))
     figure, grid = style.panels(settings, 1 + zoomed, len(sdes), 3.7 if zoomed else 2.3, sharex="row", sharey="row")
     grid[0, 0].set_ylim(*whole_limits(medians, lows, highs, truth))
     grid[0, 0].set_ylabel("$\\log p_\\mathrm{data}$ of samples\n[nats]")

@@ -7,9 +7,10 @@ values that are not finite are black, and the last line counts the images that h
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from difftime.figures import style
@@ -17,50 +18,65 @@ from difftime.figures.settings import FigureSettings
 
 COUNT = 12
 """Images of a strip, at most."""
-LABEL = 1.25
+LABEL = 1.1
 """Inches left of the strips for what they are."""
+GAP = 3
+"""White pixels between the strips of two diffusion times."""
 
 
-def strip(rows: pd.DataFrame) -> np.ndarray:
-    """The images of some rows beside each other, [height, width, 3] of uint8, a white pixel around each."""
+def strip(rows: pd.DataFrame, count: int) -> np.ndarray:
+    """The images of some rows beside each other, [height, width, 3] of uint8, white around each and at missing ones."""
     tiles = []
     for row in rows.itertuples():
         planes = np.frombuffer(row.pixels, np.uint8).reshape(row.channels, row.size, row.size)
         image = np.broadcast_to(planes.transpose(1, 2, 0), (row.size, row.size, 3))
         tiles.append(np.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=255))
-    return np.concatenate(tiles, axis=1)
+    blanks = [np.full_like(tiles[0], 255)] * (count - len(tiles))
+    return np.concatenate([*tiles, *blanks], axis=1)
 
 
-def _show(axes: Axes, rows: pd.DataFrame) -> None:
-    axes.imshow(strip(rows), interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    first = rows.iloc[0]
-    axes.set_ylabel(f"$T = {first['T']:g}$\n{first.p_noise}", rotation=0, ha="right", va="center")
+def strips(rows: pd.DataFrame) -> list[tuple[float, str, np.ndarray]]:
+    """T, p_noise and picture of every strip of one SDE, from the largest T and the plainest p_noise on."""
+    count = int(rows.groupby(["T", "p_noise"]).size().max())
+    places = rows.groupby(["T", "p_noise"]).indices
+    keys = [(T, name) for T in sorted(rows["T"].unique(), reverse=True) for name in style.noises_of(rows)]
+    return [(T, name, strip(rows.iloc[places[T, name]], count)) for T, name in keys if (T, name) in places]
+
+
+def picture(rows: pd.DataFrame) -> tuple[np.ndarray, list[float], list[str]]:
+    """All strips of one SDE as one image, the height at which each has its middle, and what it is."""
+    parts: list[np.ndarray] = []
+    middles, labels, height, before = [], [], 0, math.nan
+    for T, name, shown in strips(rows):
+        if parts and before != T:
+            parts.append(np.full((GAP, *shown.shape[1:]), 255, np.uint8))
+            height += GAP
+        parts.append(shown)
+        middles.append(height + len(shown) / 2 - 0.5)
+        labels.append(f"$T = {T:g}$, {name}")
+        height, before = height + len(shown), T
+    return np.concatenate(parts), middles, labels
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
-    """One strip per SDE, T and p_noise, from the largest T to the smallest."""
+    """One panel per SDE, in it one strip per T and p_noise."""
     rows = style.select(frame, seed=[frame.seed.min()])
     rows = rows[rows.image < rows.image.min() + COUNT].sort_values("image", kind="stable")
-    keys = [
-        (sde, T, name)
-        for sde in style.sdes_of(frame)
-        for T in sorted(rows["T"].unique(), reverse=True)
-        for name in style.noises_of(rows)
-    ]
-    of = {key: rows.iloc[place] for key, place in rows.groupby(["sde", "T", "p_noise"]).indices.items()}
-    keys = [key for key in keys if key in of]
-    height = (settings.width - LABEL) / max(map(len, of.values()))
-    figure, grid = style.panels(settings, len(keys), 1, 0.35 + len(keys) * (height + 0.03) + 0.2 * rows.sde.nunique())
-    before = None
-    for key, (axes,) in zip(keys, grid, strict=True):
-        _show(axes, of[key])
-        if key[0] != before:
-            style.heading(axes, style.sde_title(key[0], settings))
-        before = key[0]
+    sdes = style.sdes_of(frame)
+    shown = {sde: picture(rows[rows.sde == sde]) for sde in sdes}
+    heights = [(settings.width - LABEL) * image.shape[0] / image.shape[1] for image, _, _ in shown.values()]
+    figure, grid = style.panels(settings, len(sdes), 1, 0.3 + sum(heights) + 0.3 * len(sdes), height_ratios=heights)
+    for (sde, (image, middles, labels)), (axes,) in zip(shown.items(), grid, strict=True):
+        axes.imshow(image, interpolation="nearest")
+        axes.set_anchor("NW")  # else the labels of an axes narrower than its place would leave the page
+        axes.set_xticks([])
+        axes.set_yticks(middles, labels)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        style.heading(axes, style.sde_title(sde, settings))
     said = [*style.settings_of(rows, "dataset", "net")[:2], "reverse SDE, Euler–Maruyama, first seed, not selected"]
-    per_time = (rows.steps / rows["T"]).round(1)
+    per_time = (rows.steps / rows["T"]).round()
     said.append(f"{', '.join(f'{v:g}' for v in per_time.unique())} steps per unit of time")
     if failed := (rows.not_finite > 0).sum():
         said.append(f"{failed} of {len(rows)} images have values that are not finite, in black")

@@ -1,8 +1,9 @@
 """**Learning curves of image models**: the training loss of Eq. 3 in nats per image, on a logarithmic axis, against
 the training step. One panel per network and SDE, one line per T. A training is cut into at most 60 stretches of equal
-length; a line shows the mean of the recorded losses of each stretch over all seeds, with a band of ± their standard
-error, which includes the fall within the stretch. Losses of different T are integrals over different times and those
-of different weightings have different weights, so only the shapes of their curves can be compared, not the heights.
+length; a line shows the mean of the recorded losses of each stretch over all seeds, with a band, where there are
+several, of ± their standard error, which includes the fall within the stretch. Losses of different T are integrals
+over different times and those of different weightings have different weights, so only the shapes of their curves can
+be compared, not the heights.
 """
 
 from __future__ import annotations

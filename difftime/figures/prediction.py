@@ -1,10 +1,10 @@
 """**The optimal T predicted, beside the one found by training at every T**: the ELBO against the diffusion time, of
 mixtures in nats, the more the better, of images in bits per dimension, the fewer the better. One column per SDE, one
-row per p_noise. Diamonds are cells trained up to their own T. The line is predicted from the running ELBO: a model
-trained up to T knows its ELBO at every earlier time, so one model predicts a curve, and several correct each other.
-The text above a panel gives T* of both, dotted in the panel, with their bootstrap intervals, shaded. Error bars and
-bands are ± standard errors over seeds and, of images, over the images. A prediction that knows the cells beside it
-agrees with them by construction; the last line says which cells it knows.
+row per p_noise. Diamonds are cells trained up to their own T. Lines are predicted from running ELBOs: a model trained
+up to T knows its ELBO at every earlier time. The line of all cells goes through what they know, so it agrees with the
+diamonds by construction; the lines of few cells, or of the one of the largest T, are tests of the prediction. Text
+above a panel gives T* of each, dotted in the panel, with its bootstrap interval, shaded. Error bars and bands are ±
+standard errors over seeds and, of images, over the images. The last line says which cells a prediction knows.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from difftime.figures.settings import FigureSettings
 
 METHODS = {
     "trained": style.Look("trained cells", style.INK, "D"),
-    "curve": style.Look("predicted from running ELBOs", style.P_NOISES["matched"].colour, ""),
+    "curve": style.Look("predicted from all cells", style.P_NOISES["full"].colour, ""),
+    "few": style.Look("predicted from few cells", style.P_NOISES["standard"].colour, ""),
+    "one": style.Look("predicted from the cell of the largest $T$", style.P_NOISES["matched"].colour, ""),
 }
+NAMES = {"trained": "trained", "curve": "all cells", "few": "few cells", "one": "one cell"}
 SPAN = {"nats": (2.0, math.inf), "bits per dimension": (0.2, 1.0)}
 """What the axis shows behind the best value: at least, at most."""
 
@@ -80,15 +83,14 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
             lines = {method: line for method in METHODS if len(line := own[own.method == method].sort_values("t"))}
             for level, (method, line) in enumerate(lines.items()):
                 _line(axes, line, METHODS[method], style.line_style(sde, settings), level)
-            found = {"trained": "trained", "curve": "predicted"}
-            said = [f"{found[method]} {said_of(line)}" for method, line in lines.items()] or ["not measured"]
+            said = [f"{NAMES[method]} {said_of(line)}" for method, line in lines.items()] or ["not measured"]
             style.heading(axes, f"{style.sde_title(sde, settings)}, {name}", [f"$T^*$: {said[0]}", *said[1:]])
         style.time_axis(column[-1])
     nats = rows.unit.iloc[0] == "nats"
     for axes in grid[:, 0]:
         axes.set_ylabel("ELBO [nats]\nmore is better" if nats else "ELBO [bits per dimension]\nless is better")
     style.legend(figure, 3)
-    known = rows[rows.method == "curve"].trained.unique()
-    said = [f"predicted from the cells of T = {cells}" for cells in known]
+    known = rows[rows.method != "trained"].groupby(["method", "trained"], sort=False).size().index
+    said = [f"{NAMES[method]}: T = {cells}" for method, cells in known]
     style.footer(figure, settings, [f"dataset {rows.dataset.iloc[0]}", f"net {rows.net.iloc[0]}", *said])
     return figure

@@ -3,8 +3,9 @@ network and, where a family has several SDEs, per SDE. A mark is the T that maxi
 with its bootstrap interval (thick) and the plateau on which the mean ELBO is within one standard error of its best
 (thin). T* is interpolated between the times studied; the column ``spacing`` of the table ``optimum`` has their
 distance, which no interval knows. Settings with different times are not compared on equal terms. A hollow mark lies at
-the edge of the times studied, so no optimum was found inside. Colour and marker tell the p_noise. The dashed line is
-the paper's value (section 3), drawn for the paper's own mixture only.
+the edge of the times studied, so no optimum was found inside. Where fewer than three times were trained, T* is read
+from the running ELBO, and ``predicted`` stands beside it. Colour and marker tell the p_noise. The dashed line is the
+paper's value (section 3), drawn for the paper's own mixture only.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from difftime.figures import style
 from difftime.figures.settings import FigureSettings
 from difftime.tables.published import T_STAR
 
+METHODS = ("trained", "curve")
+"""How T* was found, the best way first."""
 WIDE = 0.68
 """How much of a setting's row the p_noises share."""
 INTERVAL = "bootstrap interval"
@@ -30,6 +33,12 @@ EDGE = "edge of the times studied, no optimum inside"
 def family(kind: str) -> str:
     """VP, sub-VP or VE, of a kind of SDE."""
     return "VE" if kind.startswith("ve-") else style.KINDS[kind].title if kind in style.KINDS else kind
+
+
+def by_best_method(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per curve: from trained cells where the table has it, else from the running ELBO."""
+    best = rows.assign(rank=rows.method.map(METHODS.index)).sort_values("rank", kind="stable")
+    return best.drop_duplicates(["sde", "net", "p_noise"]).sort_index()
 
 
 def names_of(rows: pd.DataFrame, settings: FigureSettings) -> pd.Series:
@@ -48,6 +57,8 @@ def _mark(axes: Axes, row: Any, place: float) -> None:
         row.T_star, place, color=colour, marker=look.marker, markersize=4.5, linestyle="none",
         markerfacecolor=colour if row.interior else "white", gid=f"{row.name_} {row.p_noise}",
     )  # fmt: skip
+    if row.method != "trained":
+        axes.annotate("predicted", (row.T_star, place), (4, 2), textcoords="offset points", fontsize="xx-small")
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, names: list[str], noises: list[str]) -> None:
@@ -76,7 +87,7 @@ def _legend(rows: pd.DataFrame) -> dict[str, Artist]:
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     """One panel per family of SDE, one row per setting in the table's order."""
-    rows = style.select(frame, method=["trained"])
+    rows = by_best_method(style.select(frame, method=[*METHODS]))
     rows = rows.assign(name_=names_of(rows, settings), family=rows.sde.map(lambda sde: family(settings.sdes[sde])))
     families, names = [*rows.family.unique()], [*rows.name_.unique()]
     noises = style.noises_of(rows)

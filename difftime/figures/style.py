@@ -89,7 +89,7 @@ OPTIMUM_TEXT = "#9c4a8c"
 CEILING = r"$\mathrm{E}\,\log\,p_\mathrm{data}$, the ceiling"
 TIME = "diffusion time $T$"
 P_DATA = r"$p_\mathrm{data}$"
-NOT_FINITE = "not finite for some seeds (hollow: mean of the rest)"
+NOT_FINITE = "not finite for some seeds or images (hollow: mean of the rest)"
 BELOW = "below the axis"
 ABOVE = "above the axis"
 _MARKS = {NOT_FINITE: "x", BELOW: r"$\downarrow$", ABOVE: r"$\uparrow$"}
@@ -277,12 +277,12 @@ def time_axis(axes: Axes, label: str = TIME) -> None:
 
 
 def gap_limits(gap: pd.Series) -> tuple[float, float]:
-    """A logarithmic axis [nats] for the gap: at most a factor of 1000, as the gap of a diverged model has no bound."""
+    """A logarithmic axis [nats] for the gap: at most a factor of 10,000, as a diverged model has no bound."""
     positive = gap[np.isfinite(gap) & (gap > 0)]
     if positive.empty:
         return 0.1, 10.0
     low = positive.min()
-    return low / 1.5, 1.5 * min(positive.max(), 1000 * low)
+    return low / 1.5, 1.5 * min(positive.max(), 10_000 * low)
 
 
 def optimum(line: pd.DataFrame) -> tuple[float, float, float, str]:
@@ -317,7 +317,7 @@ def heading(axes: Axes, title: str, said: Sequence[str] = ()) -> None:
     size = 0.85 * matplotlib.rcParams["font.size"]
     width = figure.get_size_inches()[0] * 72 / columns - 6 * size
     lines = textwrap.wrap(", ".join(one.replace(" ", NO_BREAK) for one in said), max(12, int(width / (0.58 * size))))
-    axes.set_title(title, loc="left", fontweight="bold", pad=4 + 1.25 * size * len(lines))
+    axes.set_title(title, loc="left", fontweight="bold", pad=4 + (1.25 * len(lines) + 0.35 * bool(lines)) * size)
     if lines:
         axes.annotate(
             "\n".join(lines).replace(NO_BREAK, " "), (0, 1), (0, 3), xycoords="axes fraction",

@@ -11,14 +11,13 @@ are expected to have.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from difftime.figures import style
 from difftime.figures.settings import FigureSettings
@@ -27,8 +26,10 @@ DEPTH = {"nats": 2.0, "bits per dimension": 0.5}
 """What an axis shows below the best value, at least."""
 FLOOR = "distance of perfect samples (expected)"
 RING = "cheapest within the allowed loss"
-APART = 0.085
-"""The least distance between two labels of T, as a share of the panel's width."""
+LOG_FROM = 4.0
+"""The axis of a cost is logarithmic where the largest is more than this times the smallest."""
+LETTER, SPACE = 0.032, 0.035
+"""The width of a letter of a T on top, and the least space between two of them, as shares of a panel's width."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,16 @@ def limits(rows: pd.DataFrame, quality: str) -> tuple[float, float]:
 
 def _scale(axes: Axes, rows: pd.DataFrame, panel: Panel) -> None:
     """Both axes, and what perfect samples would have."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=15))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = rows[panel.cost].min(), rows[panel.cost].max()
-    # a factor of 6.25 has two of the ticks on it in any case; with fewer matplotlib would choose others
-    margin = max(1.3, 2.6 / math.sqrt(high / low))
-    axes.set_xlim(low / margin, high * margin)
+    if high > LOG_FROM * low:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=15))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(low / 1.3, high * 1.3)
+    else:
+        margin = 0.12 * (high - low) or 0.1 * high
+        axes.set_xlim(low - margin, high + margin)
     if panel.quality != "distance":
         axes.set_ylim(*limits(rows, panel.quality))
         return
@@ -107,6 +110,7 @@ def _curve(
     shown = np.where((value < low) | (value > high), np.nan, se)
     axes.errorbar(cost, value, shown, fmt="none", ecolor=look.colour, elinewidth=0.8)
     style.mark_outside(axes, cost, value, look, level)
+    style.mark_not_finite(axes, cost[np.isnan(value)], look, level)
     chosen = own[own[panel.cheapest]]
     if len(chosen):
         axes.plot(
@@ -117,16 +121,16 @@ def _curve(
 
 def _times_on_top(axes: Axes, rows: pd.DataFrame, panel: Panel) -> None:
     """The T that each cost belongs to, on top: at one T all p_noises cost the same. As many as there is room for."""
-    left, right = np.log(axes.get_xlim())
-    shown: dict[float, float] = {}
-    for T, cost in rows.groupby("T")[panel.cost].mean().sort_values().items():
-        if all(abs(math.log(cost / other)) >= APART * (right - left) for other in shown.values()):
-            shown[T] = cost
+    costs = rows.groupby("T")[panel.cost].mean().sort_values()
+    along = axes.transData.transform([(cost, axes.get_ylim()[0]) for cost in costs])
+    place = dict(zip(costs.index, axes.transAxes.inverted().transform(along)[:, 0], strict=True))
+    shown: list[float] = []
+    for T in [*costs.index[[0, -1]], *costs.index[1:-1]]:
+        if all(abs(place[T] - place[other]) >= LETTER * len(f"{T:g}{other:g}") / 2 + SPACE for other in shown):
+            shown.append(T)
     top = axes.secondary_xaxis("top")
-    top.set_xscale("log")
-    top.xaxis.set_minor_locator(LogLocator(subs=()))
-    top.set_xticks([*shown.values()], [f"{T:g}" for T in shown], minor=False, fontsize="x-small", color=style.GREY)
-    top.xaxis.set_minor_formatter(NullFormatter())
+    top.set_xticks(costs[shown], [f"{T:g}" for T in shown], fontsize="x-small", color=style.GREY)
+    top.xaxis.set_minor_locator(NullLocator())
     top.tick_params(length=2, color=style.GREY, pad=1)
     top.spines[:].set_visible(False)
     axes.annotate(
@@ -145,7 +149,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, panel: Panel, linestyle: style.LineSt
         return
     _scale(axes, own, panel)
     for level, name in enumerate(style.noises_of(own)):
-        line = own[own.p_noise == name].sort_values("T")
+        line = rows[(rows.p_noise == name) & rows[panel.cost].notna()].sort_values("T")
         _curve(axes, line, panel, style.P_NOISES[name], linestyle, level)
     _times_on_top(axes, own, panel)
 

@@ -296,6 +296,7 @@ def predicted_curves(
     curve: from all cells; few: from FEW of them, evenly spread, of at least three times as many; one: from that of the
     largest T alone.
     """
+    every = (running if units.empty else units)["T"].nunique()
     if len(units):
         models: dict[float, _Gap | BitsModel] = {}
         for T, own in units.groupby("T"):
@@ -315,7 +316,6 @@ def predicted_curves(
         chosen["few"] = _reaching(models, spread)
     if len(times) > 1:
         chosen["one"] = times[-1:]
-    every = (running if not len(units) else units)["T"].nunique()
     found = {}
     for method, own in chosen.items():
         low = own[0] if len(own) > 1 else max(times[0] if len(times) > 1 else 0.0, models[own[0]].start)

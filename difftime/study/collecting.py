@@ -9,14 +9,16 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from difftime.study.registry import DERIVED, FIGURES, Derived
 from difftime.study.settings import COLLECTED, BadSettings, Study, study_in
-from difftime.tables.parquet import BadTable, collect, empty, missing, read, save
+from difftime.support.files import atomic
+from difftime.tables.parquet import BadTable, collect, empty, labelled, missing, read, save
+from difftime.tables.render import latex_of
 
 log = logging.getLogger("difftime")
 
@@ -78,8 +80,18 @@ def save_derived(entry: Derived, inputs: Mapping[str, Any], settings: Mapping[st
         listed = inputs.get(name, [])
         paths = [listed] if isinstance(listed, str) else listed
         frames[name] = collect(map(Path, paths), name)
-    module, _, function = entry.function.partition(":")
-    save(getattr(import_module(module), function)(frames, settings), entry.name, Path(output))
+    made = _named(entry.function)(frames, settings)
+    save(made, entry.name, Path(output))
+    texts = _named(entry.texts)(made) if entry.texts else {".tex": latex_of(labelled(made, entry.name))}
+    for suffix, text in texts.items():
+        with atomic(Path(output).with_suffix(suffix)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _named(place: str) -> Callable[..., Any]:
+    """A function by its "module:name"."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def save_figure(name: str, place: str, table: Path | str, settings: Mapping[str, Any], output: Path | str) -> None:

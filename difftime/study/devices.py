@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 log = logging.getLogger("difftime")
@@ -77,7 +79,11 @@ def visible() -> list[str]:
     except (OSError, subprocess.CalledProcessError):
         return []
     allowed = os.environ.get(VISIBLE)
-    return listed if allowed is None else [name for name in allowed.split(",") if name]
+    if allowed is None:
+        return listed
+    names = [name.strip() for name in allowed.split(",")]
+    # as CUDA reads it: what follows the first name of no GPU, such as -1 or Slurm's NoDevFiles, is not seen either
+    return [*takewhile(lambda name: name in listed or name.startswith(("GPU-", "MIG-")), names)]
 
 
 def _locked(there: list[str], count: int, folder: Path) -> list[str]:
@@ -101,11 +107,31 @@ def _locked(there: list[str], count: int, folder: Path) -> list[str]:
 
 
 def _lock(path: Path) -> int | None:
-    """A descriptor of the locked file, or None if another process has the lock."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    """A descriptor of the locked file, or None if another process, of whatever user, has the lock."""
+    descriptor = _opened(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _opened(path: Path) -> int:
+    """A lock file, made if it is not there, that every user can open. Raises NoGpu where another user keeps it closed.
+
+    To read suffices for a lock; in a sticky folder such as /tmp a file of another user cannot be opened to write.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        os.fchmod(descriptor, 0o644)  # whatever the umask
+        return descriptor
+    except FileExistsError:  # another job has just made it
+        return _opened(path)
+    except OSError as error:
+        raise NoGpu(
+            f"The lock file {path}, which keeps jobs from each other's GPUs, cannot be opened ({error.strerror}). Have "
+            f"its owner delete it, or set {SHARED}=1 to do without locks."
+        ) from error

@@ -34,6 +34,8 @@ class Derived:
     needs: tuple[str, ...]
     wants: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    texts: str | None = None
+    """"module:name" of what makes {".md": text, ".tex": text} of it; None: all columns as they are."""
 
     @property
     def module(self) -> str:
@@ -97,11 +99,11 @@ DERIVED = {
         ),
         Derived(
             "table1", "difftime.tables.paper:table1", ("training",), ("elbo", "likelihood"),
-            ("elbo_units", "likelihood_units"),
+            ("elbo_units", "likelihood_units"), "difftime.tables.paper:texts",
         ),
         Derived(
             "cheapest", "difftime.optimum.cheapest:cheapest", (), ("elbo", "likelihood", "samples"),
-            ("elbo_units", "likelihood_units"),
+            ("elbo_units", "likelihood_units"), "difftime.optimum.cheapest:texts",
         ),
         Derived(
             "tradeoff", "difftime.optimum.tradeoff:tradeoff", ("training", "cheapest"),
@@ -121,10 +123,15 @@ FIGURES = {
         Figure("cost", "samples", True, lambda of: of.mixture and "samples" in of.measures),
         Figure("noises", "summary", True, lambda of: "elbo" in of.measures and of.p_noises > 1),
         Figure("prediction", "prediction", True, lambda of: "elbo" in of.measures and of.times > 1),
-        Figure("sensitivity", "optimum", False, lambda of: "elbo" in of.measures and of.nets * of.sdes > 3),
+        Figure(
+            "sensitivity",
+            "optimum",
+            False,
+            lambda of: "elbo" in of.measures and of.times > 1 and (of.nets > 1 or of.sdes > 2),
+        ),
         Figure("table1", "table1", False, lambda of: not of.mixture and bool({"elbo", "likelihood"} & of.measures)),
         Figure("images", "images", True, lambda of: not of.mixture and "samples" in of.measures),
         Figure("learning", "history", False, lambda of: not of.mixture),
-        Figure("tradeoff", "tradeoff", False, lambda of: bool({"likelihood", "samples"} & of.measures)),
+        Figure("tradeoff", "tradeoff", True, lambda of: bool({"likelihood", "samples"} & of.measures)),
     )
 }

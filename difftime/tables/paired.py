@@ -36,7 +36,7 @@ def standard_error(values: np.ndarray, axis: int = -1) -> np.ndarray:
     n = values.shape[axis]
     if n < 2:
         return np.full(np.delete(values.shape, axis), math.nan)
-    return values.std(axis, ddof=1) / math.sqrt(n)
+    return np.asarray(values.std(axis, ddof=1) / math.sqrt(n))
 
 
 def over_seeds(values: Iterable[float], shared: float = 0.0) -> Estimate:

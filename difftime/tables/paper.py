@@ -31,7 +31,9 @@ def table1(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     one_set_of_images(bpd, elbo)
     trained = tables["training"].set_index(CELL)
     units = {name: _per_unit(tables[f"{name}_units"], name) for name in MEANS}
-    of_cells = {name: dict(iter(frame.groupby(CHOICE))) for name, frame in (("likelihood", bpd), ("elbo", elbo))}
+    of_cells = {
+        name: dict(iter(frame.groupby(CHOICE, sort=False))) for name, frame in (("likelihood", bpd), ("elbo", elbo))
+    }
     rows = []
     for choice in dict.fromkeys([*of_cells["likelihood"], *of_cells["elbo"]]):
         key = dict(zip(CHOICE, choice, strict=True))

@@ -126,9 +126,13 @@ def save(frame: pd.DataFrame, table: str, path: Path) -> None:
     arrays = [pa.array(frame[column.name], arrow.type, from_pandas=True) for column, arrow in _fields(table)]
     with atomic(path) as temporary:
         pq.write_table(pa.Table.from_arrays(arrays, schema=arrow_schema(table)), temporary)
-    shown = frame.copy()
-    units = {column.name: column.unit for column in TABLES[table]}
-    shown.columns = [f"{name} [{units[name]}]" if units[name] not in ("", "1") else name for name in frame.columns]
+    shown = labelled(frame, table)
     for suffix, text in ((".md", markdown(shown)), (".html", page(table, shown))):
         with atomic(path.with_suffix(suffix)) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def labelled(frame: pd.DataFrame, table: str) -> pd.DataFrame:
+    """The same frame with the units in its header."""
+    units = {column.name: column.unit for column in TABLES[table]}
+    return frame.set_axis([f"{n} [{units[n]}]" if units[n] not in ("", "1") else n for n in frame.columns], axis=1)

@@ -48,6 +48,11 @@ def latex(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"\\begin{{tabular}}{{{'l' * 3}{'r' * (len(header) - 3)}}}\n{body}\n\\end{{tabular}}\n"
 
 
+def latex_of(frame: pd.DataFrame) -> str:
+    """A frame as a LaTeX tabular, numbers to six digits."""
+    return latex(list(map(str, frame.columns)), [[cell_text(v) for v in row] for row in frame.itertuples(index=False)])
+
+
 def page(title: str, frame: pd.DataFrame) -> str:
     """A frame as an HTML page for Snakemake's report."""
     style = (

@@ -9,6 +9,7 @@ import subprocess
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = ["Snakefile", "workflow", "profiles", "difftime", "config", "config.yaml", "environment.yml"]
 RESULTS = "study results"
 """With a space, as folders have them."""
-STUDY = {
+STUDY: dict[str, Any] = {
     "results": RESULTS,
     "datasets": {
         "toy": {"samples": 256, "seeds": 2, "training": {"steps": 20, "batch": 32}},
@@ -29,6 +30,9 @@ STUDY = {
         "pictures": {
             "kind": "npz", "path": "pictures.npz", "training": {"steps": 2, "batch": 4},
             "p_noise": ["standard", "full"],
+            "measurements": {
+                "likelihood": {"rtol": 0.1, "atol": 0.1}, "samples": {"images": 2, "steps_per_unit_time": 20},
+            },
         },
     },
     "nets": {"tiny": {"kind": "ncsnpp", "width": 4, "multipliers": [1, 2], "blocks": 1}},
@@ -37,27 +41,18 @@ STUDY = {
         {"dataset": "other", "sde": "vp", "net": "mlp-16x1", "T": [0.6], "measure": "elbo"},
         {"dataset": "pictures", "sde": "vp", "net": "tiny", "T": [0.4]},
     ],
-    "bpd": {"images": 2, "batch": 2, "rtol": 0.1, "atol": 0.1},
-    "image_elbo": {"images": 2, "pairs": 1},
-    "image_samples": {"images": 2, "steps_per_unit_time": 20},
-    "elbo": {"time_steps": 20},
-    "likelihood": {"points": 32, "grid_cells": 128, "grid_steps": 12},
+    "elbo": {"time_steps": 20, "times": 5, "images": 2, "pairs": 1},
+    "likelihood": {"points": 32, "grid_cells": 128, "grid_steps": 12, "images": 2, "batch": 2},
     "samples": {"points": 64, "steps_per_unit_time": 20},
     "optimum": {"resamples": 10},
-    "figures": {"draw": ["fig1", "fig4", "table1"], "net": "mlp-16x1", "histogram_T": [0.3, 0.6]},
 }  # fmt: skip
-
-REFINED = {
-    "results": RESULTS,
-    "datasets": {"toy": {"samples": 256, "seeds": 2, "training": {"steps": 200, "batch": 64}}},
-    "p_noise": "standard",
-    "study": [
-        {"dataset": "toy", "sde": "vp", "net": "mlp-16x1", "T": [0.2, 1.5], "measure": "elbo",
-         "refine": {"tolerance": 0.02, "cells": 4}},
-    ],
-    "elbo": {"time_steps": 20}, "scout": {"times": 10, "time_steps": 20}, "optimum": {"resamples": 10},
-    "figures": {"draw": ["scout"], "net": "mlp-16x1"},
-}  # fmt: skip
+LINE = {
+    "datasets": {"toy": {"samples": 64, "seeds": 2, "training": {"steps": 3, "batch": 8}}},
+    "study": [{"dataset": "toy", "sde": "vp", "net": "mlp-16x1", "T": 0.5, "measure": "elbo"}],
+    "elbo": {"time_steps": 4, "times": 2},
+    "optimum": {"resamples": 10},
+}
+"""The smallest study: one cell, one measurement."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +60,30 @@ class Clone:
     """A copy of the repository with results in it."""
 
     path: Path
+    results: Path
 
-    @property
-    def results(self) -> Path:
-        return self.path / RESULTS
-
-    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(self.path), "OMP_NUM_THREADS": "1"}
+    def run(
+        self, *command: str | Path, check: bool = True, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """A command in this clone, with this clone's code."""
+        inherited = os.environ | {"PYTHONPATH": str(self.path), "OMP_NUM_THREADS": "1", "DIFFTIME_DEVICE": "cpu"}
         run = subprocess.run(
-            ["snakemake", "--configfile", "study.yaml", *arguments],
-            cwd=self.path, env=environment, capture_output=True, text=True, check=False,
+            [*map(str, command)], cwd=cwd or self.path, env=inherited | environment, capture_output=True,
+            text=True, errors="replace", check=False,
         )  # fmt: skip
         assert run.returncode == 0 or not check, run.stdout + run.stderr
         return run
 
+    def snakemake(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        return self.run("snakemake", "--configfile", "study.yaml", *arguments, **options)
+
+    def plan(self) -> str:
+        run = self.snakemake("--dry-run")
+        return run.stdout + run.stderr
+
     def planned(self) -> Counter[str]:
         """How many jobs of each rule a run would start now."""
-        run = self.snakemake("--dry-run")
-        output = run.stdout + run.stderr
+        output = self.plan()
         if "Nothing to be done" in output:
             return Counter()
         table = output[output.index("Job stats:") :]
@@ -94,12 +95,12 @@ class Clone:
     def edit(self, name: str, old: str, new: str) -> None:
         """Replace text that must be there."""
         path = self.path / name
-        content = path.read_text()
+        content = path.read_text(encoding="utf-8")
         assert old in content
-        path.write_text(content.replace(old, new, 1))
+        path.write_text(content.replace(old, new, 1), encoding="utf-8")
 
     @property
-    def study(self) -> dict:
+    def study(self) -> dict[str, Any]:
         """The study's own settings, as its file has them."""
         return yaml.safe_load((self.path / "study.yaml").read_text())
 
@@ -115,50 +116,47 @@ class Clone:
         (self.path / "study.yaml").write_text(yaml.safe_dump(study))
 
 
-def copied(folder: Path) -> Path:
-    """The repository without results, in a new folder."""
-    folder.mkdir()
+def clone_of(folder: Path, study: dict[str, Any]) -> Clone:
+    """The repository without results, in a new folder, with a study of its own."""
+    folder.mkdir(parents=True)
     for part in PARTS:
         source, ignore = ROOT / part, shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / part, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
-    return folder
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    grey = np.random.default_rng(0).integers(256, size=(8, 8, 8), dtype=np.uint8)
+    np.savez(folder / "pictures.npz", train=grey[:6], test=grey[6:])
+    return Clone(folder, folder / study.get("results", "results"))
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which nothing was run."""
-    return copied(tmp_path_factory.mktemp("fresh") / "clone")
-
-
-def made(path: Path, study: dict) -> Clone:
-    """A finished study in a new folder."""
-    clone = Clone(copied(path))
-    (clone.path / "study.yaml").write_text(yaml.safe_dump(study))
-    grey = np.random.default_rng(0).integers(256, size=(8, 8, 8), dtype=np.uint8)
-    np.savez(clone.path / "pictures.npz", train=grey[:6], test=grey[6:])
-    clone.snakemake("--cores", "2")
-    return clone
+    return clone_of(tmp_path_factory.mktemp("fresh") / "clone", LINE).path
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    return made(tmp_path_factory.mktemp("study") / "clone", STUDY)
-
-
-@pytest.fixture(scope="session")
-def whole_refined(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    return made(tmp_path_factory.mktemp("refined") / "clone", REFINED)
-
-
-@pytest.fixture
-def refined(whole_refined: Clone, tmp_path: Path) -> Clone:
-    """A copy of a finished study that added cells to its line until its budget was spent; a test may change it."""
-    shutil.copytree(whole_refined.path, tmp_path / "clone", symlinks=True)
-    return Clone(tmp_path / "clone")
+    made = clone_of(tmp_path_factory.mktemp("study") / "clone", STUDY)
+    made.snakemake("--cores", "2")
+    return made
 
 
 @pytest.fixture
 def clone(finished: Clone, tmp_path: Path) -> Clone:
     """A copy of the finished study that a test may change."""
     shutil.copytree(finished.path, tmp_path / "clone", symlinks=True)
-    return Clone(tmp_path / "clone")
+    return Clone(tmp_path / "clone", tmp_path / "clone" / RESULTS)
+
+
+@pytest.fixture(scope="session")
+def finished_line(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    made = clone_of(tmp_path_factory.mktemp("line") / "clone", LINE)
+    made.snakemake("--cores", "1")
+    return made
+
+
+@pytest.fixture
+def line(finished_line: Clone, tmp_path: Path) -> Clone:
+    """A copy of the smallest finished study that a test may change."""
+    shutil.copytree(finished_line.path, tmp_path / "clone", symlinks=True)
+    return Clone(tmp_path / "clone", tmp_path / "clone" / "results")

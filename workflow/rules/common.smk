@@ -7,6 +7,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from difftime.figures import caption
+from difftime.images.listing import listing
 from difftime.study.collecting import Busy, hold
 from difftime.study.fingerprint import fingerprint
 from difftime.study.registry import DERIVED, FIGURES, MEASUREMENTS
@@ -16,7 +18,6 @@ from difftime.study.settings import (
     BadSettings,
     family,
     flat,
-    listing,
     plain_study,
     read_study,
     what_it_is,
@@ -95,7 +96,8 @@ def measurement_settings(dataset, measurement):
 def images_settings(dataset):
     """What images these are, setting by setting, and what a cheap look says of the files."""
     data = STUDY.datasets[dataset]
-    return flat(what_it_is(data) | {"files": listing(data)})
+    files = listing(Path(data.path)) if data.path else ""
+    return flat(what_it_is(data) | {"files": files})
 
 
 def parameters(of, settings):

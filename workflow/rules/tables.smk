@@ -27,6 +27,10 @@ def figure_style(wildcards):
     return STUDY.style(wildcards.place.partition("/")[0])
 
 
+def figure_caption(wildcards):
+    return caption(wildcards.figure)
+
+
 def drawn_by(wildcards):
     return fingerprint(f"figures.{wildcards.figure}")
 
@@ -110,6 +114,7 @@ rule figure:
         runtime=minutes,
     params:
         settings=figure_style,
+        caption=figure_caption,
         code=drawn_by,
     script:
         "../scripts/figure.py"

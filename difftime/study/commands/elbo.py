@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from difftime.diffusion.p_noise import kl_bracket
+from difftime.diffusion.p_noise import MixtureNoise, kl_bracket
 from difftime.diffusion.sde import Noise
 from difftime.images.pixels import bits_per_dimension
-from difftime.measures.elbo import end_terms, expected_log_density, path_terms
+from difftime.measures.curve import DensityCurve, ImageCurve, NoisesAt, density_curve, image_curve, noises_at
+from difftime.measures.elbo import end_terms, expected_log_density, integrands
 from difftime.measures.image_elbo import ImageElbo, image_elbo, over_images
-from difftime.study.cell import ImageProblem, MixtureProblem, p_noises
+from difftime.study.cell import ImageProblem, MixtureProblem, Problem, p_noises
 from difftime.study.commands.common import (
     Work,
     dequantised,
@@ -30,7 +32,7 @@ from difftime.study.commands.common import (
     write_tables,
 )
 from difftime.study.fingerprint import fingerprint
-from difftime.study.settings import Cell, ElboSettings
+from difftime.study.settings import BadSettings, Cell, ImageElboSettings, MixtureElboSettings
 from difftime.support.files import discard
 from difftime.support.progress import Progress, Watched
 from difftime.tables.schema import Row, filled
@@ -41,11 +43,18 @@ RESUME = "elbo.resume.pt"
 LN2 = math.log(2)
 END_PAIRS = 2
 """Antithetic pairs of an image's draws of x_epsilon, and of x_T where the prior term has no closed form."""
+SAVED = ("prior", "I", "residual", "errors")
+"""The terms of images, batch by batch."""
 OF_IMAGE = ("elbo", "prior", "I", "decoder", "elbo_x0")
 
 
 def run(
-    folder: Path, settings: ElboSettings, p_noise: Sequence[str], *, data_dir: Path, group: Group = ALONE
+    folder: Path,
+    settings: MixtureElboSettings | ImageElboSettings,
+    p_noise: Sequence[str],
+    *,
+    data_dir: Path,
+    group: Group = ALONE,
 ) -> Work | None:
     """Read the trained cell in `folder`; write elbo.parquet, and elbo_units.parquet of images.
 
@@ -54,24 +63,31 @@ def run(
     """
     cell, problem = open_cell(folder, data_dir)
     if isinstance(problem, MixtureProblem):
+        assert isinstance(settings, MixtureElboSettings)
         return _of_density(folder, cell, problem, settings, p_noise)
+    assert isinstance(settings, ImageElboSettings)
     return _of_images(folder, cell, problem, settings, p_noise, group)
 
 
 def _of_density(
-    folder: Path, cell: Cell, problem: MixtureProblem, settings: ElboSettings, p_noise: Sequence[str]
+    folder: Path, cell: Cell, problem: MixtureProblem, settings: MixtureElboSettings, p_noise: Sequence[str]
 ) -> Work:
     """The ELBO against the exact score: Eq. 11, as its terms have the smaller error; Eq. 4 is the check."""
     start = time.monotonic()
     p, sde, T, epsilon = problem.density, problem.sde, problem.T, problem.epsilon
     streams = f"{cell.seed}/{cell.dataset}"
     log_p_data, log_p_data_se = expected_log_density(p, points=settings.points, seed=streams)
-    path = path_terms(
+    found = integrands(
         problem.score, p, sde, T, epsilon,
         seeds=cell.seeds, time_steps=settings.time_steps, points=settings.points, seed=streams,
     )  # fmt: skip
+    path, noises = found.path, p_noises(problem, p_noise, folder)
+    names, at = _noises_at(problem, p_noise, noises)
+    curve = density_curve(
+        found, p, sde, at, _times(cell, problem, settings), T, epsilon, points=settings.points, seed=streams
+    )
     rows = []
-    for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True):
+    for name, noise in zip(p_noise, noises, strict=True):
         ends = end_terms(p, sde, noise, T, epsilon, points=settings.points, seed=streams)
         for seed, (gap, gap_se, I_se) in enumerate(zip(path.gap, path.gap_se, path.I_se, strict=True)):
             elbo = -ends.entropy - ends.kl - gap
@@ -85,9 +101,69 @@ def _of_density(
                 "entropy_se": ends.entropy_se, "log_p_data": log_p_data, "log_p_data_se": log_p_data_se,
                 "residual": finite(eq4 - elbo),
             }))  # fmt: skip
-    write_tables(folder, "elbo", {"elbo": rows})
+    write_tables(folder, "elbo", {"elbo": rows, "curve": _density_curve_rows(cell, names, curve, log_p_data)})
     log.info("ELBO taken apart at %d times: %s", settings.time_steps, folder / "elbo.parquet")
     return Work(time.monotonic() - start, None)
+
+
+def _times(cell: Cell, problem: Problem, settings: MixtureElboSettings | ImageElboSettings) -> Float[Tensor, " times"]:
+    """The times of the running ELBO, up to the T of the cell. Raises BadSettings if epsilon is not before them."""
+    times = problem.T * (torch.arange(1, settings.times + 1, dtype=torch.float64) / settings.times)
+    if times[0] <= problem.epsilon:
+        raise BadSettings(
+            f"{cell.name} is asked for the ELBO at {times[0]:g}, not above epsilon, {problem.epsilon:g}: "
+            "lower elbo.times."
+        )
+    return times
+
+
+def _noises_at(problem: Problem, names: Sequence[str], noises: Sequence[Noise]) -> tuple[list[str], NoisesAt]:
+    """The p_noises that are known at every time, by their names: all but those that were fitted to x_T."""
+    known = [name for name in names if name != "flow"]
+    mean, variance = problem.marginals()
+    covariance = problem.known_moments().covariance if "full" in known else None
+    mixture = next((noise for noise in noises if isinstance(noise, MixtureNoise)), None)
+    return known, noises_at(known, problem.sde, mean, variance, covariance, mixture)
+
+
+def _density_curve_rows(cell: Cell, names: Sequence[str], curve: DensityCurve, log_p_data: float) -> list[Row]:
+    epsilon = cell.diffusion.epsilon
+    return [
+        filled("curve", keys(cell) | {
+            "seed": seed, "p_noise": name, "t": t, "elbo": finite(curve.elbo[i, seed, k]),
+            "elbo_se": finite(curve.elbo_se[i, seed, k]), "prior": curve.prior[i, k].item(),
+            "I": finite(curve.I[seed, k]), "I_se": finite(curve.I_se[seed, k]), "R": curve.R[k].item(),
+            "kl": finite(curve.kl[i, k]), "gap": finite(curve.gap[seed, k].clamp(min=0)), "log_p_data": log_p_data,
+            "epsilon": epsilon, "weighting": cell.training.weighting,
+        })
+        for i, name in enumerate(names)
+        for seed in range(cell.seeds)
+        for k, t in enumerate(curve.t.tolist())
+    ]  # fmt: skip
+
+
+def _image_curve_rows(
+    cell: Cell, problem: ImageProblem, names: Sequence[str], curve: ImageCurve, images: Sequence[int]
+) -> tuple[list[Row], list[Row]]:
+    """The rows of the tables curve and curve_units."""
+    rows, single, d = [], [], problem.images.d
+    for i, name in enumerate(names):
+        for seed in range(cell.seeds):
+            for k, t in enumerate(curve.t.tolist()):
+                key = keys(cell) | {"seed": seed, "p_noise": name, "t": t}
+                nats, bits = curve.elbo_eps[i, seed, k], bits_per_dimension(curve.elbo_x0[i, seed, k], d)
+                elbo, of_bits, of_I = over_images(nats), over_images(bits), over_images(curve.I[seed, k])
+                rows.append(filled("curve", key | {
+                    "elbo": finite(elbo.mean), "elbo_se": finite(elbo.se), "prior": curve.prior[i, k].mean().item(),
+                    "I": finite(of_I.mean), "I_se": finite(of_I.se), "R": curve.R[k].item(),
+                    "elbo_bpd": finite(of_bits.mean), "elbo_bpd_se": finite(of_bits.se),
+                    "epsilon": problem.epsilon, "weighting": cell.training.weighting,
+                }))  # fmt: skip
+                single += [
+                    key | {"unit": image, "elbo": finite(own), "elbo_bpd": finite(own_bits)}
+                    for image, own, own_bits in zip(images, nats.tolist(), bits.tolist(), strict=True)
+                ]
+    return rows, single
 
 
 def _made_with(cell: Cell, epsilon: float) -> Row:
@@ -95,14 +171,22 @@ def _made_with(cell: Cell, epsilon: float) -> Row:
 
 
 def _of_images(
-    folder: Path, cell: Cell, problem: ImageProblem, settings: ElboSettings, p_noise: Sequence[str], group: Group
+    folder: Path, cell: Cell, problem: ImageProblem, settings: ImageElboSettings, p_noise: Sequence[str], group: Group
 ) -> Work | None:
     """The ELBO of the test images by Eq. 4, and the bracket of the KL from the training images."""
     noises, d = p_noises(problem, p_noise, folder), problem.images.d
     part = measured_images(problem.images, settings.images)
-    terms, seconds = _terms(folder, problem, noises, settings, f"{cell.seed}/{cell.dataset}", part, p_noise, group)
+    streams = f"{cell.seed}/{cell.dataset}"
+    terms, seconds = _terms(folder, problem, noises, settings, streams, part, p_noise, group)
     if not group.first:
         return None
+    names, at = _noises_at(problem, p_noise, noises)
+    x0, times = dequantised(problem, streams, 0, part).cpu(), _times(cell, problem, settings)
+    curve = image_curve(
+        terms, problem.sde, at, times, x0, problem.T, problem.epsilon,
+        seeds=problem.seeds, indices=part, end_pairs=END_PAIRS, batch=settings.batch,
+    )  # fmt: skip
+    of_curve, curve_units = _image_curve_rows(cell, problem, names, curve, part.tolist())
     rows, single = [], []
     for i, (name, noise) in enumerate(zip(p_noise, noises, strict=True)):
         bracket = kl_bracket(*problem.moments, problem.sde, problem.T, noise)
@@ -128,14 +212,15 @@ def _of_images(
                 | {quantity: finite(values[quantity][k]) for quantity in OF_IMAGE}
                 for k, image in enumerate(part.tolist())
             ]  # fmt: skip
-    write_tables(folder, "elbo", {"elbo": rows, "elbo_units": single})
+    tables = {"elbo": rows, "elbo_units": single, "curve": of_curve, "curve_units": curve_units}
+    write_tables(folder, "elbo", tables)
     discard(folder / RESUME)
     log.info("ELBO of %d images taken apart: %s", len(part), folder / "elbo.parquet")
     return Work(seconds, cell.seeds * len(part) / seconds)
 
 
 def _terms(
-    folder: Path, problem: ImageProblem, noises: Sequence[Noise], settings: ElboSettings, streams: str,
+    folder: Path, problem: ImageProblem, noises: Sequence[Noise], settings: ImageElboSettings, streams: str,
     images: Tensor, p_noise: Sequence[str], group: Group,
 ) -> tuple[ImageElbo, float]:  # fmt: skip
     """The terms of all images and the seconds that they took, saved when a batch of every process is done."""
@@ -153,7 +238,7 @@ def _terms(
                 watched, problem.sde, noises, dequantised(problem, streams, 0, part), problem.T, problem.epsilon,
                 seeds=problem.seeds, indices=part, pairs=settings.pairs, end_pairs=END_PAIRS, batch=settings.batch,
             )  # fmt: skip
-        return {name: getattr(terms, name) for name in ("prior", "I", "residual")}
+        return {name: getattr(terms, name) for name in SAVED}
 
     start = time.monotonic()
     for measured in group.each(batches[len(done) :], measure):
@@ -164,5 +249,5 @@ def _terms(
         progress.advance(sum(counts[: len(done)]) - progress.done)
         start = time.monotonic()
     progress.close()
-    joined = {name: torch.cat([batch[name] for batch in done], -1) for name in ("prior", "I", "residual")}
+    joined = {name: torch.cat([batch[name] for batch in done], -1) for name in SAVED}
     return ImageElbo(R=problem.images.d * problem.sde.R(problem.T, problem.epsilon), **joined), seconds

@@ -36,7 +36,7 @@ from difftime.study.commands.common import (
     write_tables,
 )
 from difftime.study.fingerprint import fingerprint
-from difftime.study.settings import Cell, LikelihoodSettings
+from difftime.study.settings import Cell, ImageLikelihoodSettings, MixtureLikelihoodSettings
 from difftime.support.files import discard
 from difftime.support.progress import Progress, Watched
 from difftime.support.streams import stream
@@ -48,7 +48,12 @@ RESUME = "likelihood.resume.pt"
 
 
 def run(
-    folder: Path, settings: LikelihoodSettings, p_noise: Sequence[str], *, data_dir: Path, group: Group = ALONE
+    folder: Path,
+    settings: MixtureLikelihoodSettings | ImageLikelihoodSettings,
+    p_noise: Sequence[str],
+    *,
+    data_dir: Path,
+    group: Group = ALONE,
 ) -> Work | None:
     """Read the trained cell in `folder`; write likelihood.parquet, and likelihood_units.parquet of images.
 
@@ -57,16 +62,18 @@ def run(
     """
     cell, problem = open_cell(folder, data_dir)
     if isinstance(problem, MixtureProblem):
+        assert isinstance(settings, MixtureLikelihoodSettings)
         return _of_density(folder, cell, problem, settings, p_noise)
+    assert isinstance(settings, ImageLikelihoodSettings)
     return _of_images(folder, cell, problem, settings, p_noise, group)
 
 
-def _solver(settings: LikelihoodSettings) -> Row:
+def _solver(settings: MixtureLikelihoodSettings | ImageLikelihoodSettings) -> Row:
     return {"rtol": settings.rtol, "atol": settings.atol}
 
 
 def _of_density(
-    folder: Path, cell: Cell, problem: MixtureProblem, settings: LikelihoodSettings, p_noise: Sequence[str]
+    folder: Path, cell: Cell, problem: MixtureProblem, settings: MixtureLikelihoodSettings, p_noise: Sequence[str]
 ) -> Work:
     """All held-out points of a seed as one system, and the density of the reverse SDE."""
     begin = time.monotonic()
@@ -102,7 +109,7 @@ def _of_density(
 
 
 def _reverse_sde(
-    problem: MixtureProblem, noises: Sequence[Noise], settings: LikelihoodSettings
+    problem: MixtureProblem, noises: Sequence[Noise], settings: MixtureLikelihoodSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """E log q under the reverse SDE, its numerical error, and the probability that left the grid, [noises, seeds].
 
@@ -128,13 +135,18 @@ def _reverse_sde(
     return value, error, density.boundary_mass
 
 
-def _batches(images: Int[Tensor, " n"], settings: LikelihoodSettings) -> list[tuple[int, Int[Tensor, " batch"]]]:
+def _batches(images: Int[Tensor, " n"], settings: ImageLikelihoodSettings) -> list[tuple[int, Int[Tensor, " batch"]]]:
     """Every image once per draw, the last batch as long as it happens to be: the draw, and indices."""
     return [(draw, part) for draw in range(settings.draws) for part in images.split(settings.batch)]
 
 
 def _solve(
-    problem: ImageProblem, noises: Sequence[Noise], settings: LikelihoodSettings, streams: str, draw: int, part: Tensor
+    problem: ImageProblem,
+    noises: Sequence[Noise],
+    settings: ImageLikelihoodSettings,
+    streams: str,
+    draw: int,
+    part: Tensor,
 ) -> dict[str, Tensor]:
     """log q of a batch of images [noises, seeds, batch] in nats, and what the solver did, per seed."""
     x = dequantised(problem, streams, draw, part)
@@ -151,7 +163,7 @@ def _of_images(
     folder: Path,
     cell: Cell,
     problem: ImageProblem,
-    settings: LikelihoodSettings,
+    settings: ImageLikelihoodSettings,
     p_noise: Sequence[str],
     group: Group,
 ) -> Work | None:
@@ -186,7 +198,7 @@ def _of_images(
 
 
 def _write(
-    folder: Path, cell: Cell, problem: ImageProblem, settings: LikelihoodSettings, p_noise: Sequence[str],
+    folder: Path, cell: Cell, problem: ImageProblem, settings: ImageLikelihoodSettings, p_noise: Sequence[str],
     batches: list[tuple[int, Tensor]], done: list[dict[str, Tensor]],
 ) -> None:  # fmt: skip
     d = problem.images.d

@@ -28,25 +28,29 @@ from difftime.measures.quality import (
 from difftime.measures.samplers import reverse_ode, reverse_sde
 from difftime.study.cell import ImageProblem, MixtureProblem, p_noises
 from difftime.study.commands.common import Work, finite, keys, log, memory_for, open_cell, write_tables
-from difftime.study.settings import Cell, SampleSettings
+from difftime.study.settings import Cell, ImageSampleSettings, MixtureSampleSettings
 from difftime.support.progress import Watched
 from difftime.support.streams import stream
 from difftime.tables.schema import Row, filled
 
 
-def run(folder: Path, settings: SampleSettings, p_noise: Sequence[str], *, data_dir: Path) -> Work:
+def run(
+    folder: Path, settings: MixtureSampleSettings | ImageSampleSettings, p_noise: Sequence[str], *, data_dir: Path
+) -> Work:
     """Read the trained cell in `folder`; write samples.parquet, and modes and histogram or images.parquet."""
     cell, problem = open_cell(folder, data_dir)
     start = time.monotonic()
     if isinstance(problem, MixtureProblem):
+        assert isinstance(settings, MixtureSampleSettings)
         _of_density(folder, cell, problem, settings, p_noise)
     else:
+        assert isinstance(settings, ImageSampleSettings)
         _of_images(folder, cell, problem, settings, p_noise)
     return Work(time.monotonic() - start, None)
 
 
 def _of_density(
-    folder: Path, cell: Cell, problem: MixtureProblem, settings: SampleSettings, p_noise: Sequence[str]
+    folder: Path, cell: Cell, problem: MixtureProblem, settings: MixtureSampleSettings, p_noise: Sequence[str]
 ) -> None:
     parts = [
         _compared(cell, problem, name, noise, sampler, settings)
@@ -58,7 +62,7 @@ def _of_density(
 
 
 def _compared(
-    cell: Cell, problem: MixtureProblem, name: str, noise: Noise, sampler: str, settings: SampleSettings
+    cell: Cell, problem: MixtureProblem, name: str, noise: Noise, sampler: str, settings: MixtureSampleSettings
 ) -> dict[str, list[Row]]:
     """The rows of the three tables for one p_noise and sampler."""
     x, nfe = _draw(problem, noise, sampler, settings)
@@ -74,7 +78,9 @@ def _compared(
     }
 
 
-def _draw(problem: MixtureProblem, noise: Noise, sampler: str, settings: SampleSettings) -> tuple[Tensor, Tensor]:
+def _draw(
+    problem: MixtureProblem, noise: Noise, sampler: str, settings: MixtureSampleSettings
+) -> tuple[Tensor, Tensor]:
     """Samples [seeds, points, d] in float64, and each seed's number of score evaluations."""
     x = torch.stack([noise.sample(settings.points, generator=stream(seed, "x_T")) for seed in problem.seeds])
     if sampler == "ode":
@@ -140,7 +146,7 @@ def _histogram_rows(x: Tensor, problem: MixtureProblem, bins: int) -> list[list[
 
 
 def _of_images(
-    folder: Path, cell: Cell, problem: ImageProblem, settings: SampleSettings, p_noise: Sequence[str]
+    folder: Path, cell: Cell, problem: ImageProblem, settings: ImageSampleSettings, p_noise: Sequence[str]
 ) -> None:
     steps = math.ceil(settings.steps_per_unit_time * problem.T)
     channels, size, _ = problem.images.shape
@@ -176,7 +182,7 @@ def _of_images(
 
 
 def _drawn(
-    problem: ImageProblem, noise: Noise, settings: SampleSettings, steps: int
+    problem: ImageProblem, noise: Noise, settings: ImageSampleSettings, steps: int
 ) -> tuple[UInt8[Tensor, "seeds n C H W"], Tensor]:
     """Images of 8 bits, and how many values of each were not finite."""
     x = torch.stack([noise.sample(settings.images, generator=stream(seed, "x_T")) for seed in problem.seeds])

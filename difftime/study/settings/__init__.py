@@ -17,7 +17,7 @@ from difftime.study.settings.datasets import (
 from difftime.study.settings.figures import FigureSettings
 from difftime.study.settings.files import BadSettings, read_files
 from difftime.study.settings.grid import COLLECTED, Grid
-from difftime.study.settings.images import IMAGE_KINDS, ImageNeeds, ImageSettings, listing
+from difftime.study.settings.images import IMAGE_KINDS, ImageNeeds, ImageSettings
 from difftime.study.settings.measures import (
     MEASUREMENTS,
     ElboSettings,

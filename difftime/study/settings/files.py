@@ -157,8 +157,9 @@ def _over(old: Keys, new: Keys, place: Place) -> Keys:
         if entry == "datasets" and EITHER.get(key) not in new:
             made.pop(EITHER.get(key), None)
         before = old.get(key)
-        both = isinstance(before, Keys) and isinstance(value, Keys)
-        made[key] = _over(before, value, (*place, key)) if both else value
+        if isinstance(before, Keys) and isinstance(value, Keys):
+            value = _over(before, value, (*place, key))
+        made[key] = value
         made.origins[key] = new.origins[key]
     return made
 

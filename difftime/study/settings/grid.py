@@ -1,35 +1,34 @@
-"""The grid of a study: its cells, and the tables and figures that are made of them. cells.json holds it.
-
-`collect` and `show` read cells.json and need no configuration, which may have changed since.
-"""
+"""The grid of a study: its cells, and the tables and figures that are made of them, by the registry."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-
-from pydantic import Field
+from dataclasses import dataclass
 
 from difftime.study import registry
-from difftime.study.settings.base import Filled, Settings
 from difftime.study.settings.blocks import Block, cell_name, grid
 from difftime.study.settings.datasets import family
 from difftime.study.settings.files import BadSettings
-from difftime.study.settings.measures import Family, Measure
+from difftime.study.settings.measures import Family
 from difftime.study.settings.noise import FITTED, NoiseName
 
 COLLECTED = (*(table for one in registry.MEASUREMENTS.values() for table in one.tables), *registry.TRAINING, "runs")
 """The tables that are collected from the cells."""
 
 
-class Grid(Settings):
-    """The cells of a study, how they are measured, and what is made of it."""
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a study, how they are measured, and what is made of it.
 
-    study: Filled[Block] = Field(description="The blocks of the study")
-    kinds: dict[str, str] = Field(description="The kind of each data set")
-    p_noise: dict[str, tuple[NoiseName, ...]] = Field(description="Where the reverse process of its cells starts")
-    d: dict[str, int | None] = Field(description="Dimensions of each mixture; null for images")
-    skip: tuple[str, ...] = Field(default=(), description="Figures that are not drawn")
+    By data set: its `kind`; where the reverse process of its cells starts; its dimensions `d`, None for images.
+    """
+
+    study: tuple[Block, ...]
+    kinds: dict[str, str]
+    p_noise: dict[str, tuple[NoiseName, ...]]
+    d: dict[str, int | None]
+    skip: tuple[str, ...] = ()
 
     def datasets(self) -> list[str]:
         """The data sets that cells are on, each once."""
@@ -42,7 +41,7 @@ class Grid(Settings):
     def family(self, dataset: str) -> Family:
         return family(self.kinds[dataset])
 
-    def measured(self, measure: Measure | None, only: Family | None = None) -> list[str]:
+    def measured(self, measure: str | None, only: Family | None = None) -> list[str]:
         """The names of the cells that are measured so, or of all; of both kinds of data, or only of one."""
         return [
             cell_name(keys)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import zipfile
-from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import Field, model_validator
@@ -45,21 +41,3 @@ class ImageNeeds(Settings):
     networks: dict[str, NCSNppSettings] = Field(default={}, description="By the names in the study")
     batches: tuple[Count, ...] = Field(default=(), description="Training images in a batch")
     test_images: tuple[Count, ...] = Field(default=(), description="Test images that are measured")
-
-
-def listing(data: Settings) -> str:
-    """What a cheap look says of a user's own images: other names, sizes or checksums under one path are other data.
-
-    An .npz holds a checksum of every array; of a folder's files only the sizes are looked at. Times of change do not
-    count. What this does not see, the weights' own digest of the pixels does.
-    """
-    if not isinstance(data, ImageSettings) or data.path is None:
-        return ""
-    top = Path(data.path)
-    if zipfile.is_zipfile(top):
-        with zipfile.ZipFile(top) as archive:
-            seen = [(one.filename, one.file_size, one.CRC) for one in archive.infolist()]
-    else:
-        files = sorted(path for path in top.rglob("*") if path.is_file())
-        seen = [(str(path.relative_to(top)), path.stat().st_size, 0) for path in files]
-    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()

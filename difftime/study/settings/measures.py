@@ -17,19 +17,24 @@ Family = Literal["mixture", "images"]
 """Data whose density is known, or pixels: they are measured differently."""
 
 
-class MixtureElboSettings(Settings):
+class CurveSettings(Settings):
+    """Of the running ELBO."""
+
+    times: AtLeast2 = Field(
+        default=40, description="Times of the running ELBO, equally far apart, up to the T of the cell"
+    )
+
+
+class MixtureElboSettings(CurveSettings):
     """The ELBO of data of known density, term by term, at the cell's T and at all times before it."""
 
     time_steps: Count = Field(default=160, description="Mixtures: Gauss–Legendre nodes in lambda on [epsilon, T]")
     points: AtLeast2 = Field(
         default=1024, description="Mixtures: random points per node, for data of more than one dimension"
     )
-    times: AtLeast2 = Field(
-        default=40, description="Mixtures: times, equally far apart, up to the cell's T, of the running ELBO"
-    )
 
 
-class ImageElboSettings(Settings):
+class ImageElboSettings(CurveSettings):
     """The ELBO of test images."""
 
     images: Count | None = Field(default=None, description="Images: test images, drawn once for all; null: all")
@@ -123,7 +128,7 @@ class ImageMeasurements(Settings):
     samples: ImageSampleSettings = Field(default=ImageSampleSettings(), description="Only what differs is to be given")
 
 
-MEASUREMENTS: dict[Family, dict[Measure, type[Settings]]] = {
+MEASUREMENTS: dict[Family, dict[str, type[Settings]]] = {
     "mixture": {
         "elbo": MixtureElboSettings, "likelihood": MixtureLikelihoodSettings, "samples": MixtureSampleSettings,
     },

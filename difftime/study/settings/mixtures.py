@@ -73,13 +73,14 @@ class MixtureSettings(Settings):
     @field_validator("stds", "covariances")
     @classmethod
     def _as_long_as_means(cls, spreads: Any, info: Info) -> Any:
-        d = len(info.data["means"][0]) if "means" in info.data else None
-        allowed = (1, d) if info.field_name == "stds" else (d,)
-        if None not in (spreads, d) and any(len(spread) not in allowed for spread in spreads):
+        if spreads is None or "means" not in info.data:
+            return spreads
+        d, stds = len(info.data["means"][0]), info.field_name == "stds"
+        if any(len(spread) not in ((1, d) if stds else (d,)) for spread in spreads):
             number = "one number" if d == 1 else f"one number, or a list of {d} numbers"
-            size = number if info.field_name == "stds" else f"a {d} × {d} matrix"
-            dimensions = f"{d} coordinate{'s' if d > 1 else ''}"
-            raise ValueError(f"each item must be {size}, as each of the means has {dimensions}")
+            size = number if stds else f"a {d} × {d} matrix"
+            coordinates = f"{d} coordinate{'s' if d > 1 else ''}"
+            raise ValueError(f"each item must be {size}, as each of the means has {coordinates}")
         return spreads
 
     @field_validator("covariances")

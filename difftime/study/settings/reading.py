@@ -10,9 +10,9 @@ from typing import Any
 
 from difftime.study.settings.base import Listed, Settings, parse
 from difftime.study.settings.files import BadSettings, given_by, merged, read_file
-from difftime.study.settings.measures import MEASUREMENTS, Family, Measure
+from difftime.study.settings.measures import MEASUREMENTS, Family
 from difftime.study.settings.noise import NoiseName
-from difftime.study.settings.study import Study
+from difftime.study.settings.study import NewStudy, Study
 
 CONFIG = Path(__file__).parents[3] / "config.yaml"
 """The default study of the clone that this package is in, over which other files are laid."""
@@ -36,7 +36,7 @@ def read_study(
     if piped:
         layers.append(given_by("a configuration file that is a pipe", known))
     layers.append(given_by("--config", overrides or {}))
-    return parse(Study, merged(layers), "The study")
+    return parse(NewStudy, merged(layers), "The study")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _Started(Settings):
     p_noise: Listed[NoiseName]
 
 
-def read_measurement(path: Path, family: Family, name: Measure) -> Measurement:
+def read_measurement(path: Path, family: Family, name: str) -> Measurement:
     """The settings of a measurement, as `Study.measurement` gives them, from a file. Raises BadSettings."""
     try:
         plain = json.loads(path.read_text("utf-8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -81,7 +81,7 @@ SDESettings = Annotated[
 ]
 
 
-def epsilon_of(plain: object) -> float:
+def epsilon_of(plain: Any) -> float:
     """Where the integrals of an SDE begin, from its plain settings, which may have faults; 0 if they leave it open."""
     try:
         return _Diffusion.model_validate({key: plain[key] for key in plain if key == "epsilon"}).epsilon

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,22 +23,28 @@ from difftime.study.settings.measures import (
     MEASUREMENTS,
     ElboSettings,
     LikelihoodSettings,
-    Measure,
     SampleSettings,
 )
-from difftime.study.settings.nets import NetSettings
+from difftime.study.settings.mixtures import MixtureSettings
+from difftime.study.settings.nets import NCSNppSettings, NetSettings
 from difftime.study.settings.noise import FITTED, NoiseName, NoiseSettings
 from difftime.study.settings.optimum import OptimumSettings
 from difftime.study.settings.sdes import SDESettings
+from difftime.tables import published
 
 
-def _writable(path: str) -> str:
-    """Refuse a folder that can neither be written nor made, or whose name a command would not take for one."""
+def _folder(path: str) -> str:
+    """Refuse the name of a folder that Snakemake would take for a pattern, or a command for an option."""
     if not path.strip() or set(path) & set("{}"):
         raise ValueError("must be the path of a folder, without { and }")
     path = os.path.normpath(path)
     if path.startswith("-"):
         raise ValueError("must not begin with a dash, which commands take for an option; name another folder")
+    return path
+
+
+def _writable(path: str) -> str:
+    """Refuse a folder that can neither be written nor made."""
     place = Path(path)
     while not os.path.lexists(place):
         place = place.parent
@@ -48,12 +55,20 @@ def _writable(path: str) -> str:
     return path
 
 
+Folder = Annotated[HomePath, AfterValidator(_folder)]
+
+
+def _first_times(blocks: Iterable[Block], sdes: Mapping[str, Any]) -> set[tuple[str, str, float]]:
+    """Data set, SDE and smallest T of the blocks whose ELBO is measured."""
+    measured = [block for block in blocks if "elbo" in block.measure]
+    pairs = [(pair, min(block.T)) for block in measured for pair in itertools.product(block.dataset, block.sde)]
+    return {(dataset, sde, T) for (dataset, sde), T in pairs if sde in sdes}
+
+
 class Study(Settings):
     """A whole configuration file."""
 
-    results: Annotated[HomePath, AfterValidator(_writable)] = Field(
-        default="results", description="The folder that everything is written to"
-    )
+    results: Folder = Field(default="results", description="The folder that everything is written to")
     seed: Whole = Field(
         default=0,
         description="Every random number derives from it, but for what all studies share so that they compare: which "
@@ -105,18 +120,32 @@ class Study(Settings):
         refuse(faults)
         return blocks
 
+    @field_validator("elbo")
+    @classmethod
+    def _running_past_epsilon(cls, elbo: ElboSettings, info: Info) -> ElboSettings:
+        """The first time of every running ELBO lies behind the beginning of its integral."""
+        faults = []
+        for dataset, sde, T in _first_times(info.data.get("study", ()), info.data.get("sdes", {})):
+            own = getattr(info.data.get("datasets", {}).get(dataset), "measurements", None)
+            times = {"times": elbo.times} | (own.elbo.model_dump(exclude_unset=True) if own else {})
+            if (first := T / times["times"]) <= info.data["sdes"][sde].epsilon:
+                text = f"asks {dataset} for the ELBO at {first:g}, not above the epsilon of sde {sde}; take fewer times"
+                faults.append(fault(text, times["times"], ("times",)))
+        refuse(faults)
+        return elbo
+
     def grid(self) -> list[tuple[dict[str, str], Block]]:
         """Every cell's key columns and the block it is from."""
         return grid(self.study)
 
     def cells(self) -> Grid:
-        """The grid as cells.json holds it, with the data sets that cells are on."""
+        """The grid, with what it takes of the data sets that cells are on."""
         used = {name: self.datasets[name] for block in self.study for name in block.dataset}
         return Grid(
             study=self.study,
             kinds={name: data.kind for name, data in used.items()},
             p_noise={name: self.noises(name) for name in used},
-            d={name: len(data.means[0]) if family(data.kind) == "mixture" else None for name, data in used.items()},
+            d={name: len(data.means[0]) if isinstance(data, MixtureSettings) else None for name, data in used.items()},
             skip=self.figures.skip,
         )
 
@@ -151,7 +180,9 @@ class Study(Settings):
     def style(self, dataset: str) -> dict[str, Any]:
         """What a figure of some data is told of the study: its size, and the kinds of the data and of the SDEs."""
         look = {"width": self.figures.width, "font_size": self.figures.font_size}
-        return look | {"sdes": self.plain()["sdes"], "kind": self.datasets[dataset].kind}
+        data = self.datasets[dataset]
+        paper_data = published.TOY.items() <= data.model_dump().items()
+        return look | {"sdes": self.plain()["sdes"], "kind": data.kind, "paper_data": paper_data}
 
     def noises(self, dataset: str) -> tuple[NoiseName, ...]:
         """Where the reverse process of the cells on some data starts."""
@@ -161,36 +192,42 @@ class Study(Settings):
         """The same without those that are fitted, each of which is of one T."""
         return tuple(name for name in self.noises(dataset) if name not in FITTED)
 
-    def measurement_settings(self, dataset: str, name: Measure) -> Settings:
+    def measurement_settings(self, dataset: str, name: str) -> Settings:
         """How the cells on some data are measured: what the data set says of it wins over what the study says."""
         data = self.datasets[dataset]
         kind = MEASUREMENTS[family(data.kind)][name]
         common = getattr(self, name).model_dump(include=set(kind.model_fields))
         return kind.model_validate(common | getattr(data.measurements, name).model_dump(exclude_unset=True))
 
-    def measurement(self, dataset: str, name: Measure) -> dict[str, Any]:
+    def measurement(self, dataset: str, name: str) -> dict[str, Any]:
         """The same with the p_noises, in plain values: what a measurement's command reads."""
         settings = self.measurement_settings(dataset, name).model_dump(mode="json")
         return settings | {"p_noise": [*self.noises(dataset)]}
 
     def needs(self, dataset: str) -> ImageNeeds:
         """What the cells on some images are going to need of them."""
-        blocks = [(self.cell(**keys), block) for keys, block in self.grid() if keys["dataset"] == dataset]
-        measured = {measure for _, block in blocks for measure in block.measure} & {"elbo", "likelihood"}
+        cells = [self.cell(**keys) for keys, _ in self.grid() if keys["dataset"] == dataset]
+        measured = self.facts(dataset).measures & {"elbo", "likelihood"}
         wanted = {getattr(self.measurement_settings(dataset, measure), "images", None) for measure in measured}
         return ImageNeeds(
-            networks={cell.net: cell.network for cell, _ in blocks},
-            batches=sorted({cell.training.batch for cell, _ in blocks}),
-            test_images=sorted(wanted - {None}),
+            networks={cell.net: cell.network for cell in cells if isinstance(cell.network, NCSNppSettings)},
+            batches=tuple(sorted({cell.training.batch for cell in cells})),
+            test_images=tuple(sorted(n for n in wanted if n is not None)),
         )
 
     def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
         """The resolved settings of one cell."""
         data, network = self.datasets[dataset], self.nets[net]
-        return Cell(
-            dataset=dataset, sde=sde, net=net, T=float(T), seed=self.seed, seeds=data.seeds,
-            data=what_it_is(data),
-            diffusion=self.sdes[sde],
-            network=network.model_dump(exclude={"training", "memory", "minutes"}),
-            training=training_of(data, network).model_dump(),
-        )  # fmt: skip
+        return Cell.model_validate({
+            "dataset": dataset, "sde": sde, "net": net, "T": float(T), "seed": self.seed, "seeds": data.seeds,
+            "data": what_it_is(data),
+            "diffusion": self.sdes[sde],
+            "network": network.model_dump(exclude={"training", "memory", "minutes"}),
+            "training": training_of(data, network).model_dump(),
+        })  # fmt: skip
+
+
+class NewStudy(Study):
+    """A study that is going to be run: its results can be written. Those of a finished study may be read-only."""
+
+    results: Annotated[Folder, AfterValidator(_writable)] = "results"

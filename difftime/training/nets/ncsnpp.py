@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,9 @@ from torch.nn.utils import skip_init
 
 TAPS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
 """The FIR kernel along one axis."""
+
+BOX = (1 / 2, 1 / 2)
+"""The kernel that averages two pixels, and repeats one on the way up: resampling without FIR, as in DDPM++."""
 
 NEAR_ZERO = 1e-10
 """The scale of the weights at the end of each residual branch and of the network: both start as nothing."""
@@ -92,20 +96,20 @@ class FIR(nn.Module):
         self.register_buffer("matrix", matrix, persistent=False)
 
     @staticmethod
-    def _matrix(size: int, stride: int, padding: int) -> Float[Tensor, "size_out size"]:
-        rows = (size + 2 * padding - len(TAPS)) // stride + 1
+    def _matrix(size: int, stride: int, padding: int, taps: tuple[float, ...] = TAPS) -> Float[Tensor, "size_out size"]:
+        rows = (size + 2 * padding - len(taps)) // stride + 1
         tap = torch.arange(size) + padding - stride * torch.arange(rows)[:, None]
-        return torch.stack([(tap == k) * weight for k, weight in enumerate(TAPS)]).sum(0)
+        return torch.stack([(tap == k) * weight for k, weight in enumerate(taps)]).sum(0)
 
     @classmethod
-    def down(cls, size: int) -> FIR:
+    def down(cls, size: int, taps: tuple[float, ...] = TAPS) -> FIR:
         """From `size` to half of it."""
-        return cls(cls._matrix(size, stride=2, padding=1))
+        return cls(cls._matrix(size, stride=2, padding=len(taps) // 2 - 1, taps=taps))
 
     @classmethod
-    def up(cls, size: int) -> FIR:
+    def up(cls, size: int, taps: tuple[float, ...] = TAPS) -> FIR:
         """From `size` to twice that: the transpose of `down`, times 4."""
-        return cls(2 * cls._matrix(2 * size, stride=2, padding=1).T.contiguous())
+        return cls(2 * cls.down(2 * size, taps).matrix.T.contiguous())
 
     @classmethod
     def blur(cls, size: int) -> FIR:
@@ -148,6 +152,22 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Float[Tensor, " batch"]) -> Float[Tensor, "batch c_time"]:
         return silu(self.second(silu(self.first(time_features(t, self.width)))))
+
+
+class FourierEmbedding(nn.Module):
+    """The same for VE, on [sin, cos] of 2 pi w_i t with random frequencies w_i ~ N(0, 16²); t is log sigma."""
+
+    frequency: Tensor
+
+    def __init__(self, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.register_buffer("frequency", 16 * torch.randn(width, generator=generator))
+        self.first = _linear(2 * width, 4 * width, generator)
+        self.second = _linear(4 * width, 4 * width, generator)
+
+    def forward(self, t: Float[Tensor, " batch"]) -> Float[Tensor, "batch c_time"]:
+        angle = 2 * math.pi * t[:, None] * self.frequency
+        return silu(self.second(silu(self.first(torch.cat([angle.sin(), angle.cos()], 1)))))
 
 
 class Attention(nn.Module):
@@ -209,6 +229,8 @@ class NCSNpp(nn.Module):
     Level i works on size / 2^i pixels a side with width · multipliers[i] channels and has `blocks` residual blocks on
     its way down and one more on its way up. Attention follows the blocks at the resolutions in `attention`, once a
     level on the way up; the bottleneck always has it. Dropout draws from PyTorch's global generator.
+
+    `fir=False, pyramid=False` is DDPM++. `embedding="fourier"` is NCSN++ for VE, which sees log sigma instead of t.
     """
 
     def __init__(
@@ -222,6 +244,9 @@ class NCSNpp(nn.Module):
         attention: Sequence[int],
         dropout: float,
         generator: torch.Generator,
+        fir: bool = True,
+        pyramid: bool = True,
+        embedding: Literal["positional", "fourier"] = "positional",
     ) -> None:
         super().__init__()
         _check(size, width, multipliers, blocks)
@@ -230,15 +255,17 @@ class NCSNpp(nn.Module):
         self.sizes = sizes = [size >> i for i in range(len(multipliers))]
         widths = [width * multiplier for multiplier in multipliers]
 
-        self.embed = TimeEmbedding(width, generator)
+        taps = TAPS if fir else BOX
+        self.embed = (FourierEmbedding if embedding == "fourier" else TimeEmbedding)(width, generator)
         self.first = conv(channels, width)
         self.encoder, self.downs, self.pyramid = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         c, c_pyramid, c_skips = width, channels, [width]
         for n, c_level in zip(sizes, widths, strict=True):
             if n < size:
-                self.downs.append(block(c, c, resample=FIR.down(2 * n)))
-                self.pyramid.append(nn.Sequential(FIR.blur(2 * n), conv(c_pyramid, c, stride=2)))
-                c_pyramid = c
+                self.downs.append(block(c, c, resample=FIR.down(2 * n, taps)))
+                if pyramid:
+                    self.pyramid.append(nn.Sequential(FIR.blur(2 * n), conv(c_pyramid, c, stride=2)))
+                    c_pyramid = c
                 c_skips.append(c)
             c_ins = [c] + (blocks - 1) * [c_level]
             self.encoder.append(nn.ModuleList(block(c_in, c_level, attention=n in attention) for c_in in c_ins))
@@ -249,7 +276,7 @@ class NCSNpp(nn.Module):
         self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
         for n, c_level in zip(reversed(sizes), reversed(widths), strict=True):
             if n > sizes[-1]:
-                self.ups.append(block(c, c, resample=FIR.up(n // 2)))
+                self.ups.append(block(c, c, resample=FIR.up(n // 2, taps)))
             level = nn.ModuleList()
             for last in blocks * [False] + [True]:
                 level.append(block(c + c_skips.pop(), c_level, attention=last and n in attention))
@@ -266,7 +293,9 @@ class NCSNpp(nn.Module):
         skips = [h]
         for i, level in enumerate(self.encoder):
             if i > 0:
-                h = pyramid = _merge(self.pyramid[i - 1](pyramid), self.downs[i - 1](h, time))
+                h = self.downs[i - 1](h, time)
+                if self.pyramid:
+                    h = pyramid = _merge(self.pyramid[i - 1](pyramid), h)
                 skips.append(h)
             for block in level:
                 h = block(h, time)
