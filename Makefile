@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slurm lint format smoke sensitivity report rulegraph readme schema benchmark clean
+.PHONY: help run test test-slurm lint format smoke sensitivity report readme schema benchmark docs docs-build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,10 @@ $(VENV)/python:
 $(VENV)/run: $(VENV)/python pyproject.toml constraints.txt
 	@echo "Installing the pinned packages into $(VENV) (PyTorch is the large one) ..."
 	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/docs: $(VENV)/run
+	@$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/test: $(VENV)/run
@@ -56,6 +60,12 @@ test-slurm: $(VENV)/test  ## install Debian's Slurm and test the study on it: ne
 	  echo "Slurm cannot be installed here: its tests will be skipped." >&2
 	pytest $(SLURM_TESTS)
 
+docs-build: $(VENV)/docs  ## the documentation in docs/_build/html; runs the tutorials; any warning is an error
+	sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+
+docs: docs-build  ## the documentation at http://localhost:8000
+	$(BIN)/python -m http.server 8000 --directory docs/_build/html
+
 lint: $(VENV)/test  ## style of Python and Snakemake files
 	ruff check .
 	ruff format --check .
@@ -67,17 +77,13 @@ format: $(VENV)/test  ## put the style right
 	ruff format .
 	snakefmt Snakefile workflow
 
-rulegraph: $(VENV)/run  ## draw the rules into README.md
-	$(BIN)/python -m workflow.readme rulegraph
-
-readme: $(VENV)/run rulegraph  ## put the default study's findings into README.md, its figures into docs/figures
-	$(BIN)/python -m workflow.readme findings
-	$(BIN)/python -m workflow.readme table1
+readme: $(VENV)/run  ## put the default study's findings and figures into README.md and the docs
+	for part in findings cheapest table1 figures rules; do $(BIN)/python -m workflow.readme $$part || exit 1; done
 
 schema: $(VENV)/run  ## write the settings' JSON schema for editors
 	difftime schema > workflow/schemas/config.schema.json
 
-benchmark: $(VENV)/run  ## measure the speed anew and put it into README.md: some twenty minutes
+benchmark: $(VENV)/run  ## measure the speed anew and put it into the docs: some twenty minutes
 	$(BIN)/python -m workflow.readme speed
 
 clean:  ## remove the environment; results stay

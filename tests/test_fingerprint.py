@@ -36,7 +36,9 @@ def forget() -> None:
 def fingerprints() -> dict[str, str]:
     """Of every command, of the tables and of every figure."""
     forget()
-    figures = [f"figures.{path.stem}" for path in (source.ROOT / "figures").glob("[a-z]*.py")]
+    figures = [
+        f"figures.{path.stem}" for path in (source.ROOT / "figures").glob("[a-z]*.py") if path.stem != "settings"
+    ]
     return {
         name: source.fingerprint(name)
         for name in (

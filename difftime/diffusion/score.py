@@ -18,6 +18,8 @@ from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.sde import SDE, expand
 
 Score = Callable[[Tensor, Tensor], Tensor]
+Predicts = Literal["noise", "v", "x0", "score"]
+"""What a network may predict of x_t = alpha_t x_0 + sigma_t z: z, v = alpha_t z - sigma_t x_0, x_0 or -z/sigma_t."""
 Divergence = Callable[[Score, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(score, x, t) to s(x, t) and its divergence per point."""
 
@@ -29,6 +31,20 @@ class Prior(Protocol):
     def noise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """An estimate of z from x = alpha x_0 + sigma z, in float64."""
         ...
+
+
+def score_from(output: Tensor, x: Tensor, t: Tensor, sde: SDE, predicts: Predicts) -> Tensor:
+    """s(x, t) from what a network predicts at x_t = x; the axes of `t` are the leading ones of `x`."""
+    if predicts == "score":
+        return output
+    sigma = expand(sde.sigma(t), x)
+    if predicts == "noise":
+        return -output / sigma
+    alpha = expand(sde.alpha(t), x)
+    if predicts == "x0":
+        return (alpha * output - x) / sigma**2
+    # z = (alpha v + sigma x) / (alpha² + sigma²), whether or not that is 1
+    return -(alpha * output / sigma + x) / (alpha**2 + sigma**2)
 
 
 @dataclass(frozen=True)
@@ -50,9 +66,9 @@ class NetScore:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         t = t.to(x).reshape(t.shape + (1,) * (x.ndim - 1 - t.ndim)).expand(x.shape[:-1])
         output = self.net(self.inputs(x, t).float(), t.float()).to(x.dtype)
-        if self.predicts == "score":
-            return output
-        return -(output + self.known(x, t).to(x.dtype)) / expand(self.sde.sigma(t), x)
+        if self.predicts == "noise":
+            output = output + self.known(x, t).to(x.dtype)
+        return score_from(output, x, t, self.sde, self.predicts)
 
     def inputs(self, x: Tensor, t: Tensor) -> Tensor:
         """c x, what the network sees of x; t has a value per point."""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOT_FOLLOWED = (
-    "study.fingerprint", "study.registry", "study.settings", "support.files", "support.progress", "support.signals",
-    "tables.schema",
+    "study.fingerprint", "study.registry", "study.settings", "support.files", "support.memory", "support.progress",
+    "support.signals", "tables.schema",
 )  # fmt: skip
 """What changes no result: settings reach a rule as its parameters, and `collect` checks every table's form."""
 

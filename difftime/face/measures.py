@@ -1,0 +1,229 @@
+"""The ELBO, the likelihood and samples of a score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from difftime.diffusion.score import Hutchinson, divergence, rademacher
+from difftime.face.data import points
+from difftime.face.noise import PNoise, p_noise
+from difftime.face.results import Elbo, Estimate, Likelihood
+from difftime.face.score import Flat, Score
+from difftime.measures.image_elbo import image_elbo
+from difftime.measures.likelihood import ode_likelihood
+from difftime.measures.samplers import reverse_ode, reverse_sde
+from difftime.support.streams import stream
+
+EXACT_UP_TO = 8
+"""Dimensions up to which the divergence is exact by default: it costs a vector–Jacobian product each."""
+
+
+def start_of(score: Score, T: float, shape: tuple[int, ...], start: PNoise | Literal["standard"]) -> PNoise:
+    """The p_noise that was asked for. Raises ValueError if it is of another T, SDE or shape, or not made yet."""
+    if isinstance(start, str):
+        if start != "standard":
+            raise ValueError(f"Only the standard p_noise needs no data. Use dt.p_noise({start!r}, sde, T, data=...).")
+        return p_noise("standard", score.sde, T, shape=shape)
+    for what, own, its in (("T", T, start.T), ("SDE", score.sde, start.sde), ("shape", shape, start.shape)):
+        if own != its:
+            raise ValueError(f"This p_noise was made for another {what}: {its}, not {own}. Make one by dt.p_noise.")
+    return start
+
+
+def elbo(
+    score: Score,
+    x: Any,
+    T: float | None = None,
+    p_noise: PNoise | Literal["standard"] = "standard",
+    *,
+    pairs: int = 16,
+    batch: int = 256,
+    seed: int = 0,
+) -> Elbo:
+    """The ELBO of held-out data, term by term (Eq. 4). It bounds the likelihood of the reverse SDE.
+
+    R and the prior term of a Gaussian p_noise have closed forms. I is a Monte Carlo estimate for each point, from
+    antithetic noise at times that are uniform in log(sigma²/alpha²).
+
+    Args:
+        score: the score.
+        x: held-out data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
+        T: the diffusion time; None is the score's largest.
+        p_noise: where the reverse process starts, made by `p_noise` for the same T.
+        pairs: pairs of evaluations for I of each point; 4 evaluations more serve the decoder. `I.se` tells whether they
+            suffice: in few dimensions more are needed than for images.
+        batch: points in the network at once.
+        seed: of everything random. A point's random numbers do not depend on `batch`.
+
+    Returns:
+        `Elbo`: `elbo`, `prior`, `I`, `R`, `decoder`, `elbo_x0`, each with `values`, `mean` and `se`, and `bpd`.
+
+    Raises:
+        ValueError: for T outside the score's times, a p_noise of another T, SDE or shape, or unusable data.
+
+    Example:
+        >>> import difftime as dt, torch
+        >>> p = dt.Mixture.from_covariances([1.0], [[0.0]], [[[4.0]]])       # N(0, 4), and its exact score
+        >>> score = dt.Score.exact(p, dt.VP())
+        >>> x = p.sample(1000, torch.Generator().manual_seed(0))
+        >>> e = dt.elbo(score, x, T=0.5, p_noise=dt.p_noise("full", dt.VP(), T=0.5, data=p))
+        >>> bool(abs(e.elbo.mean - p.log_prob(x).mean()) < 4 * e.elbo.se)    # tight: score and start are exact
+        True
+    """
+    T, flat = score.time(T), points(x, seed)
+    start = start_of(score, T, flat.shape, p_noise)
+    with score.measuring():
+        terms = image_elbo(
+            Flat(score, flat.shape), score.sde, [start.density], flat.x, T, score.epsilon, seeds=[str(seed)],
+            indices=torch.arange(len(flat.x)), pairs=pairs, end_pairs=2, batch=batch, device=score.device,
+        )  # fmt: skip
+    return Elbo(
+        elbo=Estimate.of(terms.elbo_eps[0, 0]),
+        prior=Estimate.of(terms.prior[0]),
+        I=Estimate.of(terms.I[0]),
+        R=Estimate.of(torch.full_like(terms.I[0], terms.R)),
+        decoder=Estimate.of(terms.residual[0]),
+        elbo_x0=Estimate.of(terms.elbo_x0[0, 0]),
+        points=flat,
+    )
+
+
+def log_likelihood(
+    score: Score,
+    x: Any,
+    T: float | None = None,
+    p_noise: PNoise | Literal["standard"] = "standard",
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    batch: int = 100,
+    divergence: Literal["auto", "exact", "hutchinson"] = "auto",
+    max_evaluations: int = 20_000,
+    seed: int = 0,
+) -> Likelihood:
+    """The likelihood of held-out data under the probability-flow ODE, and its cost in function evaluations.
+
+    The data enter at epsilon. RK45 counts its calls as SciPy's does; the points of a batch are one system.
+
+    Args:
+        score: the score.
+        x: held-out data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
+        T: the diffusion time; None is the score's largest.
+        p_noise: where the reverse process starts, made by `p_noise` for the same T.
+        rtol, atol: tolerances of RK45; the paper's are 1e-5.
+        batch: points solved together, to which the NFE belongs.
+        divergence: `"exact"` costs a vector–Jacobian product for each dimension, `"hutchinson"` one, with a random
+            probe for each point; `"auto"` is exact up to 8 dimensions.
+        max_evaluations: calls after which a batch has failed; its `log_q` is then NaN.
+        seed: of the dequantisation and the probes.
+
+    Returns:
+        `Likelihood`: `log_q` with `values`, `mean` and `se`, `nfe`, and `bpd`.
+
+    Raises:
+        ValueError: as `elbo` does.
+
+    Example:
+        >>> import difftime as dt, torch
+        >>> p = dt.Mixture.from_covariances([1.0], [[0.0]], [[[4.0]]])
+        >>> x = p.sample(100, torch.Generator().manual_seed(0))
+        >>> q = dt.log_likelihood(dt.Score.exact(p, dt.VP()), x, T=0.5, p_noise=dt.p_noise("full", dt.VP(), 0.5, p))
+        >>> bool((q.log_q.values - p.log_prob(x)).abs().max() < 1e-3)
+        True
+    """
+    T, flat = score.time(T), points(x, seed)
+    start = start_of(score, T, flat.shape, p_noise)
+    if divergence == "auto":
+        divergence = "exact" if flat.d <= EXACT_UP_TO else "hutchinson"
+    log_q, nfe = [], []
+    with score.measuring():
+        for part in torch.arange(len(flat.x)).split(batch):
+            solved = ode_likelihood(
+                Flat(score, flat.shape), score.sde, [start.density], flat.x[part].to(score.device)[None], T,
+                score.epsilon, rtol=rtol, atol=atol, max_evaluations=max_evaluations,
+                divergence=_divergence(divergence, flat.d, part, seed, score.device),
+            )  # fmt: skip
+            log_q.append(solved.log_q[0, 0].cpu())
+            nfe.append(int(solved.nfe[0]))
+    return Likelihood(Estimate.of(torch.cat(log_q)), sum(nfe) / len(nfe), nfe, batch, divergence, flat)
+
+
+def _divergence(kind: str, d: int, part: Tensor, seed: int, device: torch.device) -> Any:
+    """The divergence of a batch; a point's probe does not depend on the batch that it is in."""
+    if kind == "exact":
+        return divergence
+    probes = [rademacher((d,), stream(seed, "Hutchinson's probe", index)) for index in part.tolist()]
+    return Hutchinson(torch.stack(probes).double().to(device))
+
+
+def sample(
+    score: Score,
+    n: int,
+    T: float | None = None,
+    p_noise: PNoise | Literal["standard"] = "standard",
+    *,
+    shape: Sequence[int] | None = None,
+    sampler: Literal["sde", "ode"] = "sde",
+    steps: int = 200,
+    batch: int = 256,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    seed: int = 0,
+) -> Tensor:
+    """Draws from the model: from p_noise at T back to epsilon.
+
+    Args:
+        score: the score.
+        n: how many.
+        T: the diffusion time; None is the score's largest.
+        p_noise: where the reverse process starts, made by `p_noise` for the same T.
+        shape: of one point, for `"standard"`.
+        sampler: `"sde"`: Eq. 2 by Euler–Maruyama in `steps` equal steps. `"ode"`: the probability flow by RK45.
+        steps: of `"sde"`, each one evaluation of the network.
+        batch: points in the network at once.
+        rtol, atol: of `"ode"`.
+        seed: of everything random.
+
+    Returns:
+        `[n, *shape]`, float32 on the CPU; pixels on the interval on which the model sees them.
+
+    Raises:
+        ValueError: for T outside the score's times, a p_noise of another T or SDE, or a missing shape.
+
+    Example:
+        >>> import difftime as dt
+        >>> p = dt.Mixture.from_covariances([1.0], [[3.0]], [[[0.25]]])
+        >>> x = dt.sample(dt.Score.exact(p, dt.VP()), 1000, shape=(1,))
+        >>> bool(abs(x.mean() - 3) < 0.1)
+        True
+    """
+    T = score.time(T)
+    if isinstance(p_noise, PNoise):
+        shape = p_noise.shape
+    elif shape is None:
+        raise ValueError("The shape of a point is needed: shape=(1, 28, 28), for example, or a p_noise made from data.")
+    start = start_of(score, T, tuple(shape), p_noise)
+    x = start.sample(n, seed=seed).flatten(1)
+    with score.measuring():
+        parts = [
+            _back(Flat(score, start.shape), part, T, sampler, steps, rtol, atol, f"{seed}/{k}")
+            for k, part in enumerate(x.split(batch))
+        ]
+    return torch.cat(parts).unflatten(-1, start.shape).float()
+
+
+def _back(
+    flat: Flat, x: Tensor, T: float, sampler: str, steps: int, rtol: float, atol: float, seed: str
+) -> Tensor:  # fmt: skip
+    sde, epsilon = flat.score.sde, flat.score.epsilon
+    if sampler == "ode":
+        x = x.to(flat.score.device)
+        return reverse_ode(flat, sde, x[None], T, epsilon, rtol=rtol, atol=atol, max_evaluations=20_000)[0][0].cpu()
+    if sampler != "sde":
+        raise ValueError(f"The samplers are sde and ode, not {sampler!r}.")
+    generators = [stream(seed, "reverse SDE")]
+    return reverse_sde(flat, sde, x[None], T, epsilon, steps=steps, generators=generators)[0]
