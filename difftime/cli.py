@@ -11,9 +11,10 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from enum import StrEnum, auto
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -65,6 +66,42 @@ DATA = Path("data")
 DataDir = Annotated[Path, typer.Option(help="Where mnist and cifar10 are, or are downloaded to", file_okay=False)]
 Results = Annotated[Path, typer.Argument(help="The study's results folder", file_okay=False, exists=True)]
 Output = Annotated[Path, typer.Option(help="The file to write")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A folder of diffusers, a .pth of score_sde_pytorch, or package.module:factory. Only a MODEL of the last "
+        "form runs code: your own, which is imported and called.",
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="A folder of images, an .npz or .npy, or mnist, cifar10 or mnist5k. The test images should be new to the "
+        "model"
+    ),
+]
+TestShare = Annotated[float, typer.Option(help="Share of test images, where DATA is not split", min=0, max=1)]
+Pixels = Annotated[
+    Literal["cells", "centres"],
+    typer.Option(
+        help="What the ends of the model's range are: those of the cells of grey levels, k/128 - 1, or levels 0 and "
+        "255, as ToTensor makes them"
+    ),
+]
+Sde = Annotated[Literal["vp", "sub-vp", "ve"] | None, typer.Option(help="Of a .pth, where it is not recognised")]
+Sigma = Annotated[float | None, typer.Option(help="The model's range of sigma, of a factory; EDM's if not given")]
+
+
+class PNoise(StrEnum):
+    """The p_noises that need no fit beside the moments of the data."""
+
+    standard = auto()
+    matched = auto()
+    full = auto()
+
+
+EVERY = [*PNoise]
 
 
 def _read_json(path: Path) -> Any:
@@ -89,6 +126,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     for module, names in {
         "difftime.diffusion.p_noise": ["BadNoise"],
         "difftime.images.readers": ["BadImages"],
+        "difftime.models.foreign": ["BadModel"],
         "difftime.study.devices": ["NoGpu"],
         "difftime.study.fingerprint": ["OtherCode"],
         "difftime.tables.parquet": ["BadTable"],
@@ -308,6 +346,88 @@ def suggest(
     from difftime.study import collecting
 
     typer.echo(collecting.suggestions(results, write))
+
+
+@_command
+def scout_model(
+    model: Model,
+    data: Data,
+    images: Annotated[
+        int | None, typer.Option(help="Test images: half choose T, half judge it. If not given, 256 or all", min=1)
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="Pairs of evaluations of the network for an image", min=1)] = 16,
+    p_noise: Annotated[list[PNoise], typer.Option(help="Where to start from; may be given several times")] = EVERY,
+    bpd: Annotated[int, typer.Option(help="Images to solve the probability-flow ODE for", min=0)] = 0,
+    batch: Annotated[int, typer.Option(help="Images in the network at once", min=1)] = 64,
+    output: Annotated[
+        Path | None, typer.Option(help="A folder for the same as scout.md and scout.json", file_okay=False)
+    ] = None,
+    test_share: TestShare = 0.2,
+    pixels: Pixels = "cells",
+    sde: Sde = None,
+    sigma_min: Sigma = None,
+    sigma_max: Sigma = None,
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+    gpus: OneGpu = None,
+) -> None:
+    """Where to start a model that somebody else trained: its ELBO at every T up to its own, in one pass."""
+    _use("foreign", None, threads, gpus)
+    from difftime.study.commands.foreign import Named, run_scout
+
+    named = Named(model, data, data_dir, test_share, pixels, sde, sigma_min, sigma_max)
+    typer.echo(run_scout(named, images=images, pairs=pairs, p_noise=p_noise, bpd=bpd, batch=batch, output=output))
+
+
+@_command
+def check_model(
+    model: Model,
+    data: Data,
+    images: Annotated[int, typer.Option(help="Gaussian images to measure", min=2)] = 256,
+    test_share: TestShare = 0.2,
+    pixels: Pixels = "cells",
+    sde: Sde = None,
+    sigma_min: Sigma = None,
+    sigma_max: Sigma = None,
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+) -> None:
+    """Whether the bits of a model would be right: Gaussian images, whose bits are known, on its clock and scale.
+
+    The network takes no part. DATA say the shape of the images. Ends with exit code 1 if the bits are wrong by more
+    than 3 standard errors.
+    """
+    _use("foreign", None, threads)
+    from difftime.study.commands.foreign import Named, run_check
+
+    text, passed = run_check(Named(model, data, data_dir, test_share, pixels, sde, sigma_min, sigma_max), images)
+    typer.echo(text)
+    if not passed:
+        raise typer.Exit(1)
+
+
+@_command
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder of diffusers with a DDPM's scheduler")],
+    data: Data,
+    T: Annotated[float, typer.Option("--T", help="Where to start, in the model's own time: T of scout-model")],
+    to: Annotated[Path, typer.Option(help="The folder to write; it must not exist")],
+    p_noise: Annotated[
+        PNoise, typer.Option(help="Where to start from, with the moments of the training images")
+    ] = PNoise.full,
+    scout: Annotated[
+        Path | None, typer.Option(help="What scout-model wrote by --output, for the model card", file_okay=False)
+    ] = None,
+    test_share: TestShare = 0.2,
+    pixels: Pixels = "cells",
+    data_dir: DataDir = DATA,
+    threads: Threads = 1,
+) -> None:
+    """Write a model of diffusers as a pipeline that starts at T from a fitted p_noise, and needs diffusers alone."""
+    _use("foreign", None, threads)
+    from difftime.study.commands.foreign import Named, run_export
+
+    typer.echo(run_export(Named(model, data, data_dir, test_share, pixels), T, p_noise, to, scout))
 
 
 @_command

@@ -47,8 +47,8 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within 4 standard errors."""
-        return abs(self.error) <= 4 * self.error_se
+        """Whether the error is within 3 standard errors."""
+        return abs(self.error) <= 3 * self.error_se
 
 
 def measured_bits(model: ForeignModel, score: Score, noise: Noise, images: UInt8[Tensor, "n d"], seed: str) -> Tensor:

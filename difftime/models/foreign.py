@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from difftime.diffusion.score import Score
 from difftime.diffusion.sde import SDE, VP, expand
 from difftime.diffusion.tabulated import Tabulated
-from difftime.images.pixels import LEVELS, SCALE, Moments
+from difftime.images.pixels import LEVELS, SCALE, Marginals, Moments
 
 
 class BadModel(Exception):
@@ -60,6 +60,11 @@ class Scale:
         """The moments of x, from those on [-1, 1] of `pixels.moments`."""
         factor = self.width * SCALE
         return Moments(self.start + factor * (of_pixels.mean + 1), factor**2 * of_pixels.covariance)
+
+    def marginals(self, of_pixels: Marginals) -> Marginals:
+        """The same, from those on [-1, 1] of `pixels.marginals`."""
+        factor = self.width * SCALE
+        return Marginals(self.start + factor * (of_pixels.mean + 1), factor**2 * of_pixels.variance)
 
 
 CENTRED, UNIT = Scale.between(-1.0, 1.0), Scale.between(0.0, 1.0)
