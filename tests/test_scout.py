@@ -108,8 +108,9 @@ def test_the_ode_has_the_true_bits_at_both_starts_and_needs_less_from_the_shorte
     assert (usual.p_noise, usual.place) == ("standard", found.usual.place)
     assert (short.p_noise, short.place) == found.chosen
     assert short.nfe < usual.nfe
-    assert abs(usual.bits.mean - short.bits.mean) < 0.02
-    # the same images under N(x; centre, alpha² v + sigma²) at epsilon, where they enter
+    assert usual.behind == scout.Bits(0, 0)
+    assert short.behind.mean == pytest.approx(short.bits.mean - usual.bits.mean)
+    assert abs(short.behind.mean) < 0.01 + 4 * short.behind.se < 0.05
     truth = found.usual.bits.mean
     assert abs(usual.bits.mean - truth) < 4 * math.hypot(usual.bits.se, found.usual.bits.se)
 

@@ -106,11 +106,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Solved:
-    """The probability-flow ODE from one start; `bits` is None if the solver failed for any image."""
+    """The probability-flow ODE from one start; `bits` and `behind` are None if the solver failed for any image."""
 
     p_noise: str
     place: Place
     bits: Bits | None
+    behind: Bits | None
+    """More bits than from the usual start, image by image."""
     nfe: float
     """Evaluations of the network, mean over batches: a batch is one system."""
     images: int
@@ -200,9 +202,11 @@ def scout(
     )  # fmt: skip
     starts = [("standard", places[-1]), shortest(curves)] if bpd else []
     solved = [solve(model, start, noises, p_noise, x0[~half][:bpd], batch, seed, device) for start in starts if start]
+    starts = [start for start in (("standard", places[-1]), shortest(curves)) if start]
+    ode = solved(model, starts, noises, p_noise, x0[~half][:bpd], batch, seed, device) if bpd else ()
     return Scouting(
         model=model.name, digest=model.digest, decoder=model.decoder, usual=judged[0][-1], curves=curves,
-        ode=tuple(solved), spacing=places[-1].vp_time - places[-2].vp_time, choosing=int(half.sum()),
+        ode=ode, spacing=places[-1].vp_time - places[-2].vp_time, choosing=int(half.sum()),
         judging=int((~half).sum()), evaluations=evaluations,
     )  # fmt: skip
 
@@ -295,26 +299,39 @@ def interval(bits: Float[Tensor, "times n"], seed: str) -> tuple[int, int]:
     return int(best.quantile(0.025).floor()), int(best.quantile(0.975).ceil())
 
 
+def solved(
+    model: ForeignModel, starts: Sequence[tuple[str, Place]], noises: NoisesAt, p_noise: Sequence[str],
+    x: Float[Tensor, "n d"], batch: int, seed: str, device: torch.device | None,
+) -> tuple[Solved, ...]:  # fmt: skip
+    """The ODE from each start, of which the first is the usual one."""
+    found, usual = [], torch.empty(0)
+    for name, place in starts:
+        noise = noises(place.T)[names_of(p_noise).index(name)]
+        progress = Progress(f"ODE from T = {place.T:.4g}, {name} p_noise", len(x), "image")
+        bits, nfe = solve(model, place.T, noise, x, batch, seed, device, progress)
+        progress.close()
+        usual = bits if not found else usual
+        known = [
+            estimates(values[None])[0] if bool(values.isfinite().all()) else None for values in (bits, bits - usual)
+        ]
+        found.append(Solved(name, place, *known, nfe=nfe, images=len(x), batch=min(batch, len(x))))
+    return tuple(found)
+
+
 def solve(
-    model: ForeignModel, start: tuple[str, Place], noises: NoisesAt, p_noise: Sequence[str], x: Float[Tensor, "n d"],
-    batch: int, seed: str, device: torch.device | None,
-) -> Solved:  # fmt: skip
-    """The ODE's bits per dimension of dequantised images, which enter at epsilon without noise (Song et al., 2021c)."""
-    name, place = start
-    noise: Noise = noises(place.T)[names_of(p_noise).index(name)]
-    progress = Progress(f"ODE from T = {place.T:.4g}, {name} p_noise", len(x), "image")
+    model: ForeignModel, T: float, noise: Noise, x: Float[Tensor, "n d"], batch: int, seed: str,
+    device: torch.device | None, progress: Progress,
+) -> tuple[Float[Tensor, " n"], float]:  # fmt: skip
+    """Bits per dimension of dequantised images, which enter at epsilon without noise (Song et al., 2021c), and NFE."""
     log_q, nfe = [], []
     for k, part in enumerate(x.split(batch)):
         part = part.to(device or part.device)
         probe = rademacher(tuple(part.shape), stream(seed, "Hutchinson's probe", k)).to(part.device)
-        solved = ode_likelihood(
-            model.score, model.sde, [noise], part[None], place.T, model.epsilon, rtol=TOLERANCE, atol=TOLERANCE,
+        found = ode_likelihood(
+            model.score, model.sde, [noise], part[None], T, model.epsilon, rtol=TOLERANCE, atol=TOLERANCE,
             max_evaluations=MOST_EVALUATIONS, divergence=Hutchinson(probe),
         )  # fmt: skip
-        log_q.append(solved.log_q[0, 0].cpu())
-        nfe.append(solved.nfe.double().mean().item())
+        log_q.append(found.log_q[0, 0].cpu())
+        nfe.append(found.nfe.double().mean().item())
         progress.advance(len(part), f"NFE {nfe[-1]:.0f}")
-    progress.close()
-    bits = model.scale.bits_per_dimension(torch.cat(log_q), model.d)
-    known = Bits(*(part.item() for part in over_images(bits))) if bool(bits.isfinite().all()) else None
-    return Solved(name, place, known, sum(nfe) / len(nfe), len(x), min(batch, len(x)))
+    return model.scale.bits_per_dimension(torch.cat(log_q), model.d), sum(nfe) / len(nfe)

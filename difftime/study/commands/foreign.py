@@ -109,24 +109,26 @@ def told(found: Scouting) -> str:
         markdown_rows(header, rows),
         f"{found.choosing} images chose T, {found.judging} others judge it: the bits and the differences are theirs, ± "
         f"a standard error over images.\nThe times are {found.spacing:.2g} of VP time apart. [ ]: 95 % bootstrap "
-        f"interval over the images that chose.\nThe bits are a bound, to the {found.decoder}.\n"
+        f"interval over the images that chose.\nThe bits are an upper bound: {found.decoder}.\n"
         f"{found.evaluations} evaluations of the network.",
     ]
     if edge := [curve.p_noise for curve in found.curves if not curve.interior]:
         parts.append(f"At the edge of the times: T* of {', '.join(edge)}.")
     if found.ode:
         rows = [
-            [one.p_noise, f"{one.place.T:.4g}", _bits(one.bits), f"{one.nfe:.0f}"] for one in found.ode
+            [one.p_noise, f"{one.place.T:.4g}", _bits(one.bits), _bits(one.behind, "+"), f"{one.nfe:.0f}"] for one in found.ode
         ]  # fmt: skip
         parts.append(
             "Probability-flow ODE:\n\n"
-            + markdown_rows(["p_noise", "T", "bits per dimension", "evaluations (NFE)"], rows)
+            + markdown_rows(["p_noise", "T", "bits per dimension", "more than usual", "evaluations (NFE)"], rows)
             + f"\n{found.ode[0].images} of the images that judge, {found.ode[0].batch} at once; they enter at epsilon, "
             "so these bits have no decoder and are not bounded by those above."
         )
     if found.chosen:
         p_noise, place = found.chosen
-        parts.append(f"The smallest T within {found.curves[0].within[0].loss:g} bits: {p_noise}, --T {place.T:.4g}")
+        parts.append(
+            f"The smallest T within {found.curves[0].within[0].loss:g} bits: --T {place.T:.4g} --p-noise {p_noise}"
+        )
     return "\n\n".join(part.rstrip("\n") for part in parts)
 
 
