@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from difftime.tables.derived import markdown_rows
 from torch import Tensor
 
 from benchmarks import reference
@@ -28,9 +27,9 @@ from difftime.study.cell import WEIGHTS, ImageProblem, build, recipe
 from difftime.study.commands.common import dequantised, describe
 from difftime.study.settings import Cell, read_files, read_study
 from difftime.support.streams import stream
+from difftime.tables.render import markdown_rows
 from difftime.training.checkpoint import save_weights
 from difftime.training.nets.images import usable
-from difftime.training.nets.ncsnpp import ResidualBlock
 from difftime.training.train import Trained, train
 
 ROOT = Path(__file__).parent.parent
@@ -76,7 +75,7 @@ def cells() -> tuple[Cell, Cell]:
 
 
 def trained(cell: Cell, problem: ImageProblem) -> Trained:
-    """As the verb `train` does it, without its files."""
+    """As the command `train` does it, without its files."""
     return train(
         problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=recipe(cell, 60),
         seeds=problem.seeds, name=cell.name, cell=problem.digest,
@@ -186,11 +185,8 @@ def _loaded(cell: Cell, weights: dict[str, Tensor], precision: str) -> ImageProb
 
 
 def _network(problem: ImageProblem) -> torch.nn.Module:
-    """The one network of a cell, on images instead of vectors, and with PyTorch's own dropout."""
+    """The one network of a cell, on images instead of vectors."""
     (network,) = problem.score.net.models
-    for module in network.modules():
-        if isinstance(module, ResidualBlock):
-            module.dropout = torch.nn.Dropout(module.dropout.p)
     return network
 
 

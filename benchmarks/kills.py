@@ -25,12 +25,8 @@ import yaml
 from safetensors import safe_open
 
 ROOT = Path(__file__).parent.parent
-TIMED = (
-    "seconds", "training_seconds", "points_per_second", "images_per_second", "peak_memory",
-    "hours", "line_hours", "saved_hours", "grid_hours", "grid_hours_se",
-)  # fmt: skip
-"""Columns that differ from run to run."""
-RUN = ("dataset", "sde", "net", "T", "verb", "settings")
+RUN = ("dataset", "sde", "net", "T", "command", "settings")
+"""What the table `runs` says of a run that does not differ from run to run. The other tables have nothing that does."""
 STUDY = {
     "results": "results/small",
     "checkpoint_minutes": 0.001,
@@ -39,23 +35,20 @@ STUDY = {
         "pictures": {
             "kind": "npz", "path": "pictures.npz", "training": {"steps": 60, "batch": 4},
             "p_noise": ["standard", "full"],
+            "measurements": {"likelihood": {"rtol": 0.1, "atol": 0.1}},
         },
     },
     "nets": {"tiny": {"kind": "ncsnpp", "width": 4, "multipliers": [1, 2], "blocks": 1}},
     "study": [
-        {"dataset": "toy", "sde": "vp", "net": "mlp-16x1", "T": [0.3, 0.6], "refine": {"tolerance": 0.1, "cells": 3}},
+        {"dataset": "toy", "sde": "vp", "net": "mlp-16x1", "T": [0.3, 0.6, 0.9]},
         {"dataset": "pictures", "sde": "vp", "net": "tiny", "T": 0.4},
     ],
-    "bpd": {"images": 2, "batch": 1, "rtol": 0.1, "atol": 0.1},
-    "image_elbo": {"images": 2, "pairs": 1},
-    "image_samples": {"images": 2, "steps_per_unit_time": 20},
-    "elbo": {"time_steps": 20},
-    "likelihood": {"points": 32, "grid_cells": 128, "grid_steps": 12},
-    "samples": {"points": 64, "steps_per_unit_time": 20},
+    "elbo": {"time_steps": 20, "times": 5, "images": 2, "pairs": 1},
+    "likelihood": {"points": 32, "grid_cells": 128, "grid_steps": 12, "images": 2, "batch": 1},
+    "samples": {"points": 64, "images": 2, "steps_per_unit_time": 20},
     "optimum": {"resamples": 10},
-    "figures": {"draw": ["fig1", "scout", "table1", "images", "learning"], "net": "mlp-16x1"},
 }  # fmt: skip
-"""Every rule, on two families of data, two seeds and states saved after every block."""
+"""Every rule, on both kinds of data, two seeds and states saved after every block."""
 
 
 def clone(folder: Path, study: dict) -> Path:
@@ -80,11 +73,11 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def tables(results: Path) -> dict[str, pd.DataFrame]:
-    """Every table of a study, without what was timed; of `runs`, which says when and where, only what was run."""
+    """Every table of a study; of `runs`, which says when, where and how long, only what was run."""
     found = {}
     for path in sorted((results / "tables").glob("*.parquet")):
         frame = pq.ParquetFile(path).read().to_pandas()
-        found[path.stem] = frame[list(RUN)] if path.stem == "runs" else frame.drop(columns=list(TIMED), errors="ignore")
+        found[path.stem] = frame[list(RUN)] if path.stem == "runs" else frame
     return found
 
 

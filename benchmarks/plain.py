@@ -26,7 +26,7 @@ def main(steps: int, batch: int, seed: int) -> None:
         adam.zero_grad()
         loss.backward()
         adam.step()
-        decay = min(0.999, (1 + step) / (10 + step))
+        decay = min(0.999, (2 + step) / (11 + step))
         with torch.no_grad():
             for mean, parameter in zip(average, net.parameters(), strict=True):
                 mean.lerp_(parameter, 1 - decay)

@@ -45,7 +45,7 @@ def train(
             group["lr"] = learning_rate * min(1.0, (step + 1) / max(1, warmup))
         torch.nn.utils.clip_grad_norm_(parameters, clip)
         adam.step()
-        decay = min(ema, (1 + step) / (10 + step))
+        decay = min(ema, (2 + step) / (11 + step))
         with torch.no_grad():
             for mean, parameter in zip(average, parameters, strict=True):
                 mean.sub_((1 - decay) * (mean - parameter))

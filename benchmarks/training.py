@@ -15,9 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from difftime.tables.derived import markdown_rows
-
 from difftime.study.settings import Cell, read_study
+from difftime.tables.render import markdown_rows
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 5

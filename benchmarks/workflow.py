@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from difftime.tables.derived import markdown_rows
+from difftime.tables.render import markdown_rows
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,11 +42,11 @@ def main() -> str:
             times = [round(0.05 + 0.0005 * k, 4) for k in range(cells // 2)]
             grid = {"dataset": "toy", "sde": ["vp", "ve"], "net": "mlp-32x2", "T": times}
             path = Path(scratch) / "many.yaml"
-            path.write_text(yaml.safe_dump({"results": f"{scratch}/results", "study": [grid], "figures": {"draw": []}}))
+            path.write_text(yaml.safe_dump({"results": f"{scratch}/results", "study": [grid]}))
             seconds, memory = _run("--dry-run", "--configfile", str(path), *options)
             name = f"`snakemake -n` on {cells:,} cells ({5 * cells:,} jobs){label}"
             rows.append([name, f"{seconds:.1f}", f"{memory:.0f}"])
-    if (ROOT / "results" / "figures" / "fig2.pdf").exists():
+    if (ROOT / "results" / "tables" / "summary.parquet").exists():
         seconds, memory = _run("--cores", "2")
         rows.append(["`snakemake` on the finished default study", f"{seconds:.1f}", f"{memory:.0f}"])
     return markdown_rows(["", "seconds", "peak memory (MB)"], rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ def tables(rows: Mapping[str, Iterable[Row]]) -> dict[str, pd.DataFrame]:
     return {name: frame(name, rows.get(name, ())) for name in names}
 
 
+@cache
 def of_seed(seed: int) -> float:
     """A number of mean 0 and standard deviation 1."""
     return float(np.random.default_rng([seed, 7]).normal())

@@ -19,6 +19,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from typer.testing import CliRunner
 
 from difftime.cli import app
+from difftime.diffusion import p_noise as module
 from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.p_noise import (
     BadNoise,
@@ -30,6 +31,7 @@ from difftime.diffusion.p_noise import (
     fit_mixture,
     frozen,
     kl_bracket,
+    memory_needed,
     shrunk,
     spline_flow,
     tensors,
@@ -471,3 +473,53 @@ def test_in_one_dimension_the_full_covariance_is_the_matched_p_noise() -> None:
     assert isinstance(matched, Gaussian)
     x = normal(9, 1)
     assert torch.allclose(fit_noise(problem, QUICK["full"], "0").log_prob(x), matched.log_prob(x), rtol=1e-12)
+
+
+# Memory
+
+
+def test_the_memory_of_a_p_noise_grows_as_its_covariances_do() -> None:
+    assert [memory_needed(name, 1000, 10**6) for name in ("standard", "matched")] == [0, 0]
+    for name in ("full", "flow", "mixture"):
+        assert memory_needed(name, 2000, 0) == 4 * memory_needed(name, 1000, 0) > 3 * 8 * 2000**2
+    assert memory_needed("mixture", 100, 0, 6) == 6 * memory_needed("mixture", 100, 0)
+
+
+@pytest.mark.parametrize("name", ["standard", "matched", "flow"])
+def test_what_needs_no_covariance_builds_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the p_noise itself nor, where memory is short, its bracket; the upper end stays what it is."""
+    cell = pictures(tmp_path / "set.npz", grey(30), grey(9))
+    problem, again = build(cell), build(cell)
+    noise = flow(16) if name == "flow" else problem.noise(name)
+    whole = problem.bracket(noise)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("a covariance is built")
+
+    monkeypatch.setattr("difftime.study.cell.moments", refused)
+    monkeypatch.setattr(module, "available", lambda: 8 * 16**2)
+    bracket = again.bracket(noise if name == "flow" else again.noise(name))
+    if name == "flow":
+        assert bracket is whole is None
+    else:
+        assert math.isnan(bracket.lower)
+        assert bracket.upper == whole.upper > whole.lower
+
+
+@pytest.mark.parametrize("settings", [FullNoiseSettings(), MixtureNoiseSettings(components=1), FlowNoiseSettings()])
+def test_a_fit_that_memory_does_not_allow_is_refused_before_it_begins(
+    settings: FullNoiseSettings | MixtureNoiseSettings | FlowNoiseSettings, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    problem = build(pictures(tmp_path / "set.npz", grey(30), grey(9)))
+    monkeypatch.setattr(module, "available", lambda: 4 * 8 * 16**2)
+    with pytest.raises(BadNoise, match=rf"p_noise {settings.kind} in 16 dimensions .* Leave {settings.kind} out"):
+        fit_noise(problem, settings, "a seed")
+
+
+def test_where_the_system_does_not_say_how_much_memory_there_is_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "available", lambda: None)
+    module.check_memory("full", 10**6, 10**6)
+    assert module.bracket_fits(10**6)

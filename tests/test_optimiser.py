@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.score import NetScore
-from difftime.diffusion.sde import VP
+from difftime.diffusion.sde import SDE, VE, VP
 from difftime.support.streams import stream
 from difftime.training import train as module
 from difftime.training.data import ImageSample, MixtureSample, TrainingData
@@ -37,6 +38,8 @@ RECIPE = Recipe(
     batch=16,
     learning_rate=1e-3,
     warmup=10,
+    optimiser="adam",
+    decay="none",
     clip=1.0,
     ema=0.9,
     checkpoint_minutes=60.0,
@@ -116,7 +119,7 @@ def plain_loop(score: NetScore, data: TrainingData, recipe: Recipe) -> Plain:
         for group in adam.param_groups:
             group["lr"] = recipe.learning_rate * min(1.0, (n + 1) / max(1, recipe.warmup))
         adam.step()
-        decay = min(recipe.ema, (1 + n) / (10 + n))
+        decay = min(recipe.ema, (2 + n) / (11 + n))
         seen.average = [decay * a + (1 - decay) * p.detach() for a, p in zip(seen.average, parameters, strict=True)]
     return seen
 
@@ -179,3 +182,74 @@ def test_the_cut_does_not_depend_on_the_number_of_dimensions_or_on_T() -> None:
         seen = (batches.weight * batches.target.square().mean(-1)).mean()
         # 400 points of at least 64 coordinates each
         assert seen.item() == pytest.approx(1, abs=4 * math.sqrt(2 / (400 * 64)))
+
+
+def test_the_learning_rate_falls_to_0_by_a_half_cosine_after_its_rise() -> None:
+    recipe = replace(RECIPE, decay="cosine", steps=200, warmup=10, learning_rate=3.0)
+    rates = [recipe.rate(step) for step in range(200)]
+    cosine = [1.5 * (1 + math.cos(math.pi * step / 200)) for step in range(200)]
+    assert rates[9:] == pytest.approx(cosine[9:])
+    assert rates[:10] == pytest.approx([(step + 1) / 10 * of for step, of in enumerate(cosine[:10])])
+    assert 0 < rates[-1] < 1e-3
+    assert replace(recipe, decay="none").rate(199) == 3.0
+
+
+def test_a_decaying_run_that_is_resumed_has_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, decay="cosine", time_sampling="lambda", block=10, checkpoint_minutes=1e-9)
+    options = {"T": T, "epsilon": EPSILON, "seeds": SEEDS, "name": "a cell", "cell": "digest"}
+    score, data = image_nets()
+    whole = train(score, data, recipe=recipe, **options)
+    draw, resume = module._draw, tmp_path / "resume.pt"
+
+    class Cut(BaseException):
+        """Stands for a SIGKILL."""
+
+    def cut(*arguments: object) -> object:
+        if arguments[2] == 2:
+            raise Cut
+        return draw(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_draw", cut)
+        with pytest.raises(Cut):
+            train(image_nets()[0], data, recipe=recipe, resume=resume, **options)
+    resumed = train(image_nets()[0], data, recipe=recipe, resume=resume, **options)
+    assert all(torch.equal(resumed.weights[name], weight) for name, weight in whole.weights.items())
+
+
+@pytest.mark.parametrize("batch", [1, 7, 16])
+def test_the_times_of_a_batch_leave_no_gaps_in_lambda(sde: SDE, batch: int) -> None:
+    """Every of `batch` equal parts of lambda's range has one of them; over steps they are uniform."""
+    recipe = replace(RECIPE, time_sampling="lambda", batch=batch, block=2000)
+    data = toy_mlp()[1]
+    score = replace(toy_mlp()[0], sde=sde)
+    batches = module._draw(data, SEEDS, 0, score, T, 0.05, recipe)
+    start, stop = sde.noise_level(torch.tensor([0.05, T], dtype=torch.float64))
+    place = (sde.noise_level(batches.t.double()) - start) / (stop - start)
+    gaps = place.sort(-1).values.diff()
+    # times are kept in float32
+    assert ((gaps - 1 / batch).abs() < 1e-3).all()
+    mean, count = place[..., 0].mean().item(), place[..., 0].numel()
+    assert mean == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / count))
+    assert not torch.equal(place[:, 0], place[:, 1])
+
+
+def test_cells_of_every_T_and_SDE_share_their_places_in_lambda() -> None:
+    recipe, places = replace(RECIPE, time_sampling="lambda"), []
+    for sde, T_own in ((VP(), 0.3), (VP(), 2.0), (VE.exponential(25.0), 1.0)):
+        score, data = toy_mlp()
+        batches = module._draw(data, SEEDS, 0, replace(score, sde=sde), T_own, 0.05, recipe)
+        start, stop = sde.noise_level(torch.tensor([0.05, T_own], dtype=torch.float64))
+        places.append((sde.noise_level(batches.t.double()) - start) / (stop - start))
+    # times are kept in float32
+    assert max((place - places[0]).abs().max().item() for place in places) < 1e-4
+
+
+def test_the_processes_of_a_group_share_the_times_of_a_batch() -> None:
+    recipe = replace(RECIPE, time_sampling="lambda")
+    score, data = toy_mlp()
+    whole, *halves = (
+        module._draw(data, SEEDS, 0, score, T, EPSILON, recipe, share).t
+        for share in (slice(None), slice(0, 8), slice(8, 16))
+    )
+    assert torch.equal(torch.cat(halves, -1), whole)

@@ -233,9 +233,15 @@ def test_models_whose_curves_do_not_meet_are_not_joined() -> None:
 # Images: bits per dimension, image by image
 
 
+@cache
+def of_unit(unit: int) -> float:
+    """A number of mean 0 and standard deviation 1."""
+    return float(np.random.default_rng([unit, 3]).normal())
+
+
 def bits_at(t: float, T: float, seed: int, unit: int) -> float:
     """An image's own level, the KL, and a gap that a longer training raises at all t by what it costs more."""
-    own = np.random.default_rng([unit, 3]).normal()
+    own = of_unit(unit)
     return 1.3 + 0.2 * own + 0.5 * kl_at(t) + 0.01 * (1 + 0.1 * own) * t + 0.02 * T + 1e-4 * of_seed(seed)
 
 

@@ -6,6 +6,7 @@ Two processes on the CPU, by gloo. What torchrun starts takes some seconds, so a
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -26,14 +27,14 @@ from typer.testing import CliRunner
 
 from difftime.cli import app
 from difftime.study.cell import RESUME, WEIGHTS, build, recipe
-from difftime.study.commands import bpd
+from difftime.study.commands import likelihood
 from difftime.study.devices import DEVICE
-from difftime.study.settings import Cell
-from difftime.tables import derived as tables
+from difftime.study.registry import MEASUREMENTS
+from difftime.study.settings import Cell, read_cell
+from difftime.tables.parquet import read as read_table
 from difftime.training import train
 from difftime.training.parallel import ALONE, BadGroup, Group
 
-BOTH = ["--p-noise", "standard", "--p-noise", "matched"]
 ROUNDING = 1e-5
 """Weights move by 2e-2 in the training below; sums in another order move them by some 1e-7."""
 PATIENCE = 300
@@ -48,7 +49,7 @@ def without_gpus() -> Iterator[None]:
 
 
 def cell_in(folder: Path, steps: int = 25, dropout: float = 0.0) -> Path:
-    """The cell.json of a cell of two models, whose gradients are clipped."""
+    """The folder of a cell of two models, whose gradients are clipped."""
     grey = np.random.default_rng(0).integers(256, size=(19, 8, 8), dtype=np.uint8)
     folder.mkdir()
     np.savez(folder / "images.npz", train=grey[:12], test=grey[12:])
@@ -61,27 +62,27 @@ def cell_in(folder: Path, steps: int = 25, dropout: float = 0.0) -> Path:
         },
     }  # fmt: skip
     (folder / "cell.json").write_text(Cell.model_validate(settings).canonical())
-    return folder / "cell.json"
+    return folder
 
 
-def command(verb: str, cell: Path, *options: object) -> list[str]:
-    return [sys.executable, "-m", "difftime.cli", verb, str(cell), *map(str, options), "--gpus", "2"]
+def command(name: str, cell: Path, *options: object) -> list[str]:
+    return [sys.executable, "-m", "difftime.cli", name, str(cell), *map(str, options), "--gpus", "2"]
 
 
-def by_two(verb: str, cell: Path, *options: object) -> str:
+def by_two(name: str, cell: Path, *options: object) -> str:
     """What two processes say while they do it."""
-    run = subprocess.run(command(verb, cell, *options), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    run = subprocess.run(command(name, cell, *options), capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert run.returncode == 0, run.stderr
     return run.stderr
 
 
-def by_one(verb: str, cell: Path, *options: object) -> None:
-    result = CliRunner().invoke(app, [verb, str(cell), *map(str, options)])
+def by_one(name: str, cell: Path, *options: object) -> None:
+    result = CliRunner().invoke(app, [name, str(cell), *map(str, options)])
     assert result.exit_code == 0, result.stderr or result.exception
 
 
 def weights(cell: Path) -> dict[str, Tensor]:
-    return load_file(cell.parent / WEIGHTS)
+    return load_file(cell / WEIGHTS)
 
 
 def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
@@ -89,11 +90,11 @@ def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 def initial(cell: Path) -> dict[str, Tensor]:
-    return dict(build(Cell.model_validate_json(cell.read_text())).score.net.named_parameters())
+    return dict(build(read_cell(cell / "cell.json")).score.net.named_parameters())
 
 
-def read(cell: Path, table: str) -> pd.DataFrame:
-    return tables.read(cell.parent / f"{table}.parquet", table)
+def read(cell: Path, file: str) -> pd.DataFrame:
+    return read_table(cell / f"{file}.parquet", "runs" if file.startswith("run_") else file)
 
 
 @pytest.fixture(scope="module")
@@ -113,16 +114,16 @@ def test_two_processes_train_the_network_of_one_within_rounding(alone: Path, tmp
     assert apart(weights(alone), initial(alone)) > 1000 * ROUNDING
     assert apart(weights(cell), weights(alone)) < ROUNDING
     assert read(cell, "history").loss.to_numpy() == pytest.approx(read(alone, "history").loss.to_numpy(), rel=1e-5)
-    assert read(cell, "training").device.tolist() == ["2 × CPU, 1 thread"]
-    assert {path.name for path in cell.parent.iterdir()} == {path.name for path in alone.parent.iterdir()}
+    assert read(cell, "run_train").device.tolist() == ["2 × CPU, 1 thread"]
+    assert {path.name for path in cell.iterdir()} == {path.name for path in alone.iterdir()}
 
 
 class Cut(BaseException):
     """Stands for a SIGKILL."""
 
 
-def cut(module: ModuleType, cell: Path, monkeypatch: pytest.MonkeyPatch, verb: str, *options: object) -> None:
-    """Run a verb in this process until its module has saved the first state."""
+def cut(module: ModuleType, cell: Path, monkeypatch: pytest.MonkeyPatch, name: str, *options: object) -> None:
+    """Run a command in this process until its module has saved the first state."""
     save = module.save_resume
 
     def once(*arguments: object) -> None:
@@ -132,7 +133,7 @@ def cut(module: ModuleType, cell: Path, monkeypatch: pytest.MonkeyPatch, verb: s
     with monkeypatch.context() as patched:
         patched.setattr(module, "save_resume", once)
         with pytest.raises(Cut):
-            CliRunner().invoke(app, [verb, str(cell), *map(str, options)])
+            CliRunner().invoke(app, [name, str(cell), *map(str, options)])
 
 
 def test_two_processes_go_on_where_one_was_cut(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,13 +158,13 @@ def test_the_death_of_one_process_ends_the_job_and_one_process_goes_on(tmp_path:
     """With a state after every block, so that there is one to go on from."""
     cell, whole = cell_in(tmp_path / "cut", steps=60), cell_in(tmp_path / "whole", steps=60)
     job = started(cell, "--checkpoint-minutes", 0)
-    wait_for((cell.parent / RESUME).exists)
+    wait_for((cell / RESUME).exists)
     listed = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True)
     workers = [int(pid) for pid in listed.stdout.split()]
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
     assert job.wait(PATIENCE) != 0, job.communicate()
-    assert not (cell.parent / WEIGHTS).exists()
+    assert not (cell / WEIGHTS).exists()
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     for path in (cell, whole):
         by_one("train", path)
@@ -174,61 +175,72 @@ def test_sigterm_saves_one_state_for_all_and_ends_the_job(tmp_path: Path) -> Non
     """The signal goes to torchrun alone, which hands it on. The first state says that the processes listen."""
     cell = cell_in(tmp_path / "cell", steps=100_000)
     job = started(cell, "--checkpoint-minutes", 0.01)
-    wait_for((cell.parent / RESUME).exists)
+    wait_for((cell / RESUME).exists)
     job.send_signal(signal.SIGTERM)
     said = job.communicate(timeout=PATIENCE)[1]
     assert job.returncode != 0
-    state = torch.load(io.BytesIO((cell.parent / RESUME).read_bytes()[32:]), weights_only=True)
+    state = torch.load(io.BytesIO((cell / RESUME).read_bytes()[32:]), weights_only=True)
     assert said.count(f"its state after step {10 * state['block']} is saved.") == 2, said
 
 
 # Measurements
 
 
-BPD = ["--settings", '{"batch": 2, "draws": 2, "rtol": 0.03, "atol": 0.03}']
-ELBO = ["--settings", '{"batch": 2, "pairs": 1}']
+SETTINGS = {
+    "likelihood": {"batch": 2, "draws": 2, "rtol": 0.03, "atol": 0.03},
+    "elbo": {"batch": 2, "pairs": 1, "times": 4},
+}
 
 
 @pytest.fixture(scope="module")
-def measured(alone: Path) -> Path:
+def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
+    """What each measurement is told."""
+    folder, found = tmp_path_factory.mktemp("settings"), {}
+    for name, settings in SETTINGS.items():
+        (folder / f"{name}.json").write_text(json.dumps(settings | {"p_noise": ["standard", "matched"]}))
+        found[name] = ["--settings", folder / f"{name}.json"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def measured(alone: Path, options: dict[str, list[object]]) -> Path:
     """The same cell, measured by one process, in 8 and in 4 batches."""
-    by_one("bpd", alone, *BOTH, *BPD)
-    by_one("image-elbo", alone, *BOTH, *ELBO)
+    for name in SETTINGS:
+        by_one(name, alone, *options[name])
     return alone
 
 
 @pytest.fixture
 def copy(measured: Path, tmp_path: Path) -> Path:
     """The trained cell in another place, not measured."""
-    names = ["cell.json", WEIGHTS]
     (tmp_path / "copy").mkdir()
-    for name in names:
-        shutil.copy(measured.parent / name, tmp_path / "copy" / name)
-    return tmp_path / "copy" / "cell.json"
+    for name in ("cell.json", WEIGHTS):
+        shutil.copy(measured / name, tmp_path / "copy" / name)
+    return tmp_path / "copy"
 
 
-def same_files(one: Path, other: Path, *names: str) -> bool:
-    return all((one.parent / name).read_bytes() == (other.parent / name).read_bytes() for name in names)
+def same_tables(one: Path, other: Path, measurement: str) -> bool:
+    made = MEASUREMENTS[measurement]
+    names = [f"{table}.parquet" for table in (*made.tables, *made.units)]
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
 def test_two_processes_find_the_bits_per_dimension_of_one_to_the_bit_also_where_one_was_cut(
-    copy: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+    copy: Path, measured: Path, options: dict[str, list[object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process is cut after the first batch, which leaves an odd number for two."""
-    cut(bpd, copy, monkeypatch, "bpd", *BOTH, *BPD)
-    assert (copy.parent / bpd.RESUME).exists()
-    by_two("bpd", copy, *BOTH, *BPD)
-    assert same_files(copy, measured, "bpd_images.parquet")
-    timed = ["images_per_second"]
-    pd.testing.assert_frame_equal(
-        read(copy, "bpd").drop(columns=timed), read(measured, "bpd").drop(columns=timed), check_exact=True
-    )
-    assert not (copy.parent / bpd.RESUME).exists()
+    cut(likelihood, copy, monkeypatch, "likelihood", *options["likelihood"])
+    assert (copy / likelihood.RESUME).exists()
+    by_two("likelihood", copy, *options["likelihood"])
+    assert same_tables(copy, measured, "likelihood")
+    assert not (copy / likelihood.RESUME).exists()
 
 
-def test_two_processes_find_the_elbo_of_one_to_the_bit(copy: Path, measured: Path) -> None:
-    by_two("image-elbo", copy, *BOTH, *ELBO)
-    assert same_files(copy, measured, "image_elbo_images.parquet", "image_elbo.parquet")
+def test_two_processes_find_the_elbo_of_one_to_the_bit(
+    copy: Path, measured: Path, options: dict[str, list[object]]
+) -> None:
+    by_two("elbo", copy, *options["elbo"])
+    assert same_tables(copy, measured, "elbo")
 
 
 # The group
@@ -266,7 +278,7 @@ class Other(Group):
 
 
 def test_every_process_has_dropout_of_its_own(tmp_path: Path) -> None:
-    cell = Cell.model_validate_json(cell_in(tmp_path / "cell", steps=5, dropout=0.5).read_text())
+    cell = read_cell(cell_in(tmp_path / "cell", steps=5, dropout=0.5) / "cell.json")
     found = []
     for rank in (0, 0, 1, 2):
         problem = build(cell)

@@ -14,7 +14,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from difftime.diffusion.mixture import Mixture, nodes
 from difftime.diffusion.p_noise import kl_bracket
 from difftime.diffusion.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
-from difftime.images.pixels import bits_per_dimension, flip, mean_variance, moments, scaled
+from difftime.images.pixels import bits_per_dimension, flip, marginals, mean_variance, moments, scaled
 from difftime.images.readers import mnist5k
 
 
@@ -187,3 +187,14 @@ def test_5000_images_have_the_bracket_of_all_of_mnist() -> None:
     for T, bracket in known.items():
         found = kl_bracket(*m, VP(), T, standard_noise(VP(), T, data.shape))
         assert [nats / (data.d * math.log(2)) for nats in found] == pytest.approx(bracket, rel=0.01)
+
+
+@pytest.mark.parametrize("n", [3, 1000])
+def test_the_marginals_are_the_diagonal_of_the_moments_to_the_bit(n: int) -> None:
+    images = torch.from_numpy(pixels(n, 3, 5, 4))
+    images[:, 0, 0] = 200  # constant
+    mean, covariance = moments(images)
+    for block in (7, 2048):
+        found = marginals(images, block)
+        assert torch.equal(found.mean, mean)
+        assert torch.equal(found.variance, covariance.diagonal())

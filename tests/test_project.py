@@ -1,5 +1,6 @@
 """The project's own files are in step with each other."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def test_the_pins_are_within_the_declared_ranges() -> None:
         assert constraints[name] in Requirement(line).specifier, line
 
 
-def test_no_room_knows_the_ones_above_it() -> None:
+def test_no_package_knows_the_ones_above_it() -> None:
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
@@ -50,3 +51,14 @@ def test_the_version_is_the_same_everywhere() -> None:
 
     assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_text_is_read_and_written_in_utf_8_whatever_the_locale() -> None:
+    modules = [*(ROOT / "difftime").rglob("*.py"), *(ROOT / "workflow").rglob("*.py")]
+    assert len(modules) > 20
+    for module in modules:
+        for call in ast.walk(ast.parse(module.read_bytes())):
+            name = isinstance(call, ast.Call) and getattr(call.func, "attr", "")
+            if name in ("read_text", "write_text"):
+                given = len(call.args) + any(keyword.arg == "encoding" for keyword in call.keywords)
+                assert given > (name == "write_text"), f"{module}:{call.lineno}"

@@ -57,7 +57,7 @@ def test_the_regression_weighs_the_networks_error_as_that_of_the_noise(sde: SDE,
     x0, z = torch.randn(2, 3, 5, 2, dtype=torch.float64, generator=stream("x"))
     t = torch.rand(3, 5, dtype=torch.float64, generator=stream("t")) + 0.01
     x = sde.perturb(x0, t, z)
-    target, factor = score.regression(z, t)
+    target, factor = score.regression(x, z, t)
     error = score.net(score.inputs(x, t).float(), t.float()) - target
     z_hat = -sde.sigma(t)[..., None] * score(x, t)
     assert torch.allclose(factor * error.square().sum(-1), (z_hat - z).square().sum(-1), rtol=1e-5)

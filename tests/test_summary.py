@@ -75,6 +75,15 @@ def test_a_single_seed_has_no_error_of_a_known_density_and_that_of_the_images_el
     assert row.loc["elbo_bpd"].se == pytest.approx(1 / math.sqrt(3))
 
 
+def test_a_study_of_one_kind_of_data_with_one_measurement_has_a_summary() -> None:
+    for rows in (
+        mixture(lambda T: 1.0, lambda t, T, seed: 0.1, [0.2]),
+        images(lambda t, T, seed, unit: 1.0 + unit, [0.2], units=3),
+    ):
+        found = tables(rows) | {"optimum": frame("optimum", [])}
+        assert set(summary(found, SETTINGS)["T"]) == {0.2}
+
+
 # Bounds and doubts
 
 

@@ -27,6 +27,8 @@ RECIPE = Recipe(
     batch=32,
     learning_rate=1e-3,
     warmup=0,
+    optimiser="adam",
+    decay="none",
     clip=None,
     ema=0.999,
     checkpoint_minutes=60.0,
@@ -186,7 +188,7 @@ def test_divergence_names_the_step_the_cell_and_the_last_good_loss(
 
 
 def test_the_average_warms_up(toy: Mixture) -> None:
-    """After step n the decay is min(ema, (1+n)/(10+n)), so early weights are forgotten."""
+    """After n steps the decay is min(ema, (1+n)/(10+n)), so early weights are forgotten."""
     recipe = Recipe(**{**RECIPE.__dict__, "steps": 3, "ema": 0.9999})
     trained = run(toy, recipe=recipe)
     model = score(SEEDS)
@@ -202,7 +204,7 @@ def test_the_average_warms_up(toy: Mixture) -> None:
         adam.zero_grad()
         loss.sum().backward()
         adam.step()
-        decay = (1 + n) / (10 + n)
+        decay = (2 + n) / (11 + n)
         average = [decay * a + (1 - decay) * p.detach() for a, p in zip(average, parameters, strict=True)]
     for weight, expected in zip(trained.weights.values(), average, strict=True):
         assert torch.allclose(weight, expected, rtol=1e-4, atol=1e-6)

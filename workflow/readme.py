@@ -8,6 +8,7 @@ read the default study's results.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
 import shutil
@@ -112,17 +113,33 @@ def graph(names: list[str], arrows: list[tuple[str, str]]) -> str:
 
 
 def put(text: str, part: str, page: Path) -> bool:
-    """Put a part between its markers in a page; False if the page does not show it."""
-    begin, end = f"<!-- {part} begins -->", f"<!-- {part} ends -->"
+    """Put a part between its markers in a page; False if the page does not show it.
+
+    The first marker has a digest of what this program wrote. Raises ValueError where a person wrote between the markers,
+    which would be lost, and where they are no pair.
+    """
+    pattern = rf"<!-- {part} begins(?: ([0-9a-f]{{12}}))? -->\n(.*?)\n?<!-- {part} ends -->"
     old = page.read_text(encoding="utf-8")
-    if begin not in old and end not in old:
+    marks = len(re.findall(rf"<!-- {part} (?:begins|ends)", old))
+    if not marks:
         return False
-    if (old.count(begin), old.count(end)) != (1, 1) or old.index(begin) > old.index(end):
-        raise ValueError(f"{page} needs one pair of markers, {begin} before {end}.")
-    new = old[: old.index(begin)] + f"{begin}\n{text.strip()}\n" + old[old.index(end) :]
+    found = re.findall(pattern, old, re.DOTALL)
+    if (len(found), marks) != (1, 2):
+        raise ValueError(f"{page} needs one pair of markers of {part}: that it begins, and that it ends.")
+    ((digest, written),) = found
+    if written.strip() and digest != _digest(written):
+        raise ValueError(
+            f"What stands between the markers of {part} in {page} is not what this program wrote: it would be lost. Move "
+            "it out from between them, empty what is left, and run this again."
+        )
+    new = f"<!-- {part} begins {_digest(text)} -->\n{text.strip()}\n<!-- {part} ends -->"
     with atomic(page) as temporary:
-        temporary.write_text(new, encoding="utf-8")
+        temporary.write_text(re.sub(pattern, lambda _: new, old, flags=re.DOTALL), encoding="utf-8")
     return True
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.strip().encode()).hexdigest()[:12]
 
 
 def main(part: str) -> None:

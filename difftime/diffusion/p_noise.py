@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.sde import SDE, Gaussian, Noise
+from difftime.support.memory import available
 from difftime.support.streams import stream
 
 log = logging.getLogger("difftime")
@@ -226,6 +227,33 @@ def check_enough(n: int, needed: int, what: str, setting: str) -> None:
         raise BadNoise(f"{what} needs at least {needed} training points; there are {n}. {setting}")
 
 
+def bracket_fits(d: int, limit: int | None = None) -> bool:
+    """Whether the lower end of the KL's bracket, 4 d × d matrices (3.2 measured), fits `limit`, or what is there."""
+    limit = available() if limit is None else limit
+    return limit is None or 8 * 4 * d * d <= limit
+
+
+def memory_needed(kind: str, d: int, n: int, components: int = 1) -> int:
+    """Bytes that a p_noise of this kind takes in d dimensions from n points, when it is fitted or bracketed.
+
+    Measured in d × d matrices of float64 and rounded up: 7.2 for `full`, which `flow` contains; for `mixture` 8.2 per
+    component, and 2.1 times the points. `standard` and `matched` take no matrix.
+    """
+    numbers = {"full": 8 * d * d, "flow": 8 * d * d, "mixture": 9 * components * d * d + 3 * n * d}
+    return 8 * numbers.get(kind, 0)
+
+
+def check_memory(kind: str, d: int, n: int, components: int = 1, limit: int | None = None) -> None:
+    """Raise BadNoise if a p_noise takes more than `limit`, by default what this process can have."""
+    needed, limit = memory_needed(kind, d, n, components), available() if limit is None else limit
+    if limit is not None and needed > limit:
+        raise BadNoise(
+            f"The p_noise {kind} in {d} dimensions takes some {needed / 1e9:.1f} GB, as it builds covariances of {d} × "
+            f"{d}; {limit / 1e9:.1f} GB are there. Leave {kind} out of p_noise, make the images smaller, or have "
+            "more memory (under Slurm, raise `memory` of the data set, in MB)."
+        )
+
+
 def check_finite(*values: Tensor) -> None:
     """Raise BadNoise unless all values of x_T, or of its moments, are finite."""
     if not all(value.isfinite().all() for value in values):
@@ -378,10 +406,19 @@ def restored(name: str, parts: dict[str, Tensor], form: dict[str, Any]) -> FullG
 
 
 class Bracket(NamedTuple):
-    """Two numbers with the truth between them, in nats per image."""
+    """Two numbers with the truth between them, in nats per image; `lower` is NaN where memory did not allow it."""
 
     lower: float
     upper: float
+
+
+def kl_upper(mean: Float[Tensor, " d"], variance: Float[Tensor, " d"], sde: SDE, T: float, noise: Gaussian) -> float:
+    """E KL[q(x_T|x_0) || p_noise], the upper end of the bracket, from the mean and variance of each coordinate."""
+    t = torch.tensor(T, dtype=torch.float64)
+    alpha, spread, centre = sde.alpha(t).to(mean.device), noise.variance.flatten(), noise.mean.flatten()
+    excess = sde.variance(t).to(mean.device) / spread - 1
+    moved = (alpha**2 * variance + (alpha * mean - centre) ** 2) / spread
+    return 0.5 * (excess - excess.log1p() + moved).sum().item()
 
 
 def kl_bracket(
@@ -394,21 +431,18 @@ def kl_bracket(
     the upper one less the information that x_T has about x_0, which is at most that of a Gaussian channel,
     ½ log det(I + (alpha/sigma)² C): their difference. None for a p_noise whose logarithm is not quadratic.
     """
+    if not isinstance(noise, Gaussian | FullGaussian):
+        return None
     t = torch.tensor(T, dtype=torch.float64)
     alpha, variance = sde.alpha(t).to(mean.device), sde.variance(t).to(mean.device)
     ratio = (alpha**2 / variance) * covariance
     ratio.diagonal().add_(1)
     gap = torch.linalg.cholesky(ratio).diagonal().log().sum().item()
     if isinstance(noise, Gaussian):
-        spread, centre = noise.variance.flatten(), noise.mean.flatten()
-        excess = variance / spread - 1
-        moved = (alpha**2 * covariance.diagonal() + (alpha * mean - centre) ** 2) / spread
-        upper = 0.5 * (excess - excess.log1p() + moved).sum().item()
+        upper = kl_upper(mean, covariance.diagonal(), sde, T, noise)
         return Bracket(max(upper - gap, 0.0), upper)
-    if isinstance(noise, FullGaussian):
-        lower = 0.5 * (_excess(noise, variance * ratio) + noise.whitened(alpha * mean).square().sum().item())
-        return Bracket(max(lower, 0.0), lower + gap)
-    return None
+    lower = 0.5 * (_excess(noise, variance * ratio) + noise.whitened(alpha * mean).square().sum().item())
+    return Bracket(max(lower, 0.0), lower + gap)
 
 
 def _excess(noise: FullGaussian, covariance: Float[Tensor, "d d"]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,15 @@ Predicts = Literal["noise", "v", "x0", "score"]
 """What a network may predict of x_t = alpha_t x_0 + sigma_t z: z, v = alpha_t z - sigma_t x_0, x_0 or -z/sigma_t."""
 Divergence = Callable[[Score, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(score, x, t) to s(x, t) and its divergence per point."""
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """What is known of the noise before a network has learned anything."""
+
+    def noise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """An estimate of z from x = alpha x_0 + sigma z, in float64."""
+        ...
 
 
 def score_from(output: Tensor, x: Tensor, t: Tensor, sde: SDE, predicts: Predicts) -> Tensor:
@@ -42,7 +51,8 @@ def score_from(output: Tensor, x: Tensor, t: Tensor, sde: SDE, predicts: Predict
 class NetScore:
     """s(x, t) = -net(c x, t) / sigma_t if the network predicts the noise z, or net(c x, t) if it predicts the score.
 
-    c is 1, or, for `scale_input`, 1 / sqrt(alpha_t² v + sigma_t²) with v the data's mean variance per coordinate.
+    With a `prior` the network predicts what the prior's estimate of z leaves. c is 1, or, for `scale_input`,
+    1 / sqrt(alpha_t² v + sigma_t²) with v the data's mean variance per coordinate.
     The network computes in float32 whatever the type of x.
     """
 
@@ -51,10 +61,13 @@ class NetScore:
     predicts: Literal["noise", "score"]
     scale_input: bool
     data_variance: float
+    prior: Prior | None = None
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         t = t.to(x).reshape(t.shape + (1,) * (x.ndim - 1 - t.ndim)).expand(x.shape[:-1])
         output = self.net(self.inputs(x, t).float(), t.float()).to(x.dtype)
+        if self.predicts == "noise":
+            output = output + self.known(x, t).to(x.dtype)
         return score_from(output, x, t, self.sde, self.predicts)
 
     def inputs(self, x: Tensor, t: Tensor) -> Tensor:
@@ -63,13 +76,20 @@ class NetScore:
             return x
         return x / expand((self.sde.alpha(t) ** 2 * self.data_variance + self.sde.variance(t)).sqrt(), x)
 
-    def regression(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network should output for x_t = alpha_t x_0 + sigma_t z, and a factor per point.
+    def known(self, x: Tensor, t: Tensor) -> Tensor:
+        """What is known of the noise without a network; t has a value per point."""
+        if self.prior is None:
+            return torch.zeros_like(x)
+        t = t.double()
+        return self.prior.noise(x, expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x))
+
+    def regression(self, x: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network should output for x = alpha_t x_0 + sigma_t z, and a factor per point.
 
         The factor times the network's squared error is the squared error of the noise, ||z_hat - z||².
         """
         if self.predicts == "noise":
-            return z, torch.ones_like(t)
+            return z - self.known(x, t), torch.ones_like(t)
         sigma = self.sde.sigma(t)
         return -z / expand(sigma, z), sigma**2
 

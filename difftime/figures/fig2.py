@@ -78,13 +78,13 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         elbo = _line(rows[rows.sde == sde], "elbo")
         *place, said = style.optimum(elbo) if len(elbo) else (math.nan,) * 3 + ("none: not measured",)
         for axes in (lost, left):
-            style.time_line(axes, *place, style.OPTIMUM, linewidth=1.0, label=style.OPTIMUM.label)
+            style.time_line(axes, place, style.OPTIMUM, linewidth=1.0, label=style.OPTIMUM.label)
             style.heading(axes, style.sde_title(sde, settings), [f"$T^*$: {said}"])
         lost.set_ylabel("loss of the ELBO\n[nats]")
         left.set_ylabel("ELBO, E $\\log\\,q$\n[nats]")
     for axes in grid[-1]:
         style.time_axis(axes)
     style.legend(figure, 3)
-    said = style.settings_of(rows, "dataset", "net", "p_noise")
-    style.footer(figure, settings, [*said, *(f"no finite value of {name}" for name in skipped)])
+    made = style.settings_of(rows, "dataset", "net", "p_noise")
+    style.footer(figure, settings, [*made, *(f"no finite value of {name}" for name in skipped)])
     return figure

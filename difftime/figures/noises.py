@@ -47,7 +47,7 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
             line, look = own[own.p_noise == name], style.P_NOISES[name]
             style.curve(axes, line, look, style.line_style(sde, settings))
             *place, said = style.optimum(line)
-            style.time_line(axes, *place, look, linewidth=0.8, linestyle=(0, (1, 1)))
+            style.time_line(axes, place, look, linewidth=0.8, linestyle=(0, (1, 1)))
             found.append(f"{name} {said}")
         style.heading(axes, style.sde_title(sde, settings), [f"$T^*$: {found[0]}", *found[1:]])
         style.time_axis(axes)

@@ -55,7 +55,9 @@ def said_of(line: pd.DataFrame) -> str:
 
 def _line(axes: Axes, line: pd.DataFrame, look: style.Look, linestyle: style.LineStyle, level: int) -> None:
     first = line.iloc[0]
-    style.time_line(axes, first.T_star, first.T_star_low, first.T_star_high, look, linewidth=0.8, linestyle=(0, (1, 1)))
+    style.time_line(
+        axes, (first.T_star, first.T_star_low, first.T_star_high), look, linewidth=0.8, linestyle=(0, (1, 1))
+    )
     t, elbo, se = (line[name].to_numpy(float) for name in ("t", "elbo", "elbo_se"))
     shown = (elbo > min(axes.get_ylim())) & (elbo < max(axes.get_ylim()))
     band = np.where(shown, se, np.nan)

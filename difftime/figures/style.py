@@ -301,8 +301,9 @@ def optimum(line: pd.DataFrame) -> tuple[float, float, float, str]:
     return T_star, low, high, said
 
 
-def time_line(axes: Axes, T_star: float, low: float, high: float, look: Look, **options: Any) -> None:
-    """T* as a vertical line with its interval shaded, as far as they are known."""
+def time_line(axes: Axes, place: Sequence[float], look: Look, **options: Any) -> None:
+    """T* as a vertical line with its interval shaded, as far as they are known. `place`: T*, low, high."""
+    T_star, low, high = place
     if math.isfinite(low) and math.isfinite(high):
         axes.axvspan(low, high, color=look.colour, alpha=0.14, linewidth=0)
     if math.isfinite(T_star):
@@ -311,7 +312,7 @@ def time_line(axes: Axes, T_star: float, low: float, high: float, look: Look, **
 
 def heading(axes: Axes, title: str, said: Sequence[str] = ()) -> None:
     """The title of a panel, and below it what is found there, on as many lines as the panel's width needs."""
-    figure = axes.get_figure()
+    figure = axes.get_figure(root=True)
     assert figure is not None
     columns = axes.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
     size = 0.85 * matplotlib.rcParams["font.size"]

@@ -1,12 +1,12 @@
 """**Quality against cost**: which T for which budget, one row per SDE. Left the probability-flow ODE, its
 log-likelihood (of images the bits per dimension) against right-hand-side calls of RK45; middle and right the reverse
 SDE, its ELBO and the Wasserstein-1 distance of its samples (sliced for more than one dimension; of images to the test
-images) against steps of Euler–Maruyama. Both cost axes are logarithmic, and the axis on top has the T that a cost
-belongs to. One curve per p_noise; error bars are ± standard errors over seeds and, of images, over the images. A ring
-marks what the table ``cheapest`` has for this SDE and network: the cheapest choice that surely loses no more than the
-loss that the settings allow against the best, by its likelihood for the ODE and by its ELBO for the SDE. An axis ends
-where it would press the better half of the choices flat. The grey line is the distance that as many perfect samples
-are expected to have.
+images) against steps of Euler–Maruyama. A cost axis is logarithmic where costs differ by more than a factor of four;
+the axis on top has the T that a cost belongs to. One curve per p_noise; error bars are ± standard errors over seeds
+and, of images, over the images. A ring marks what the table ``cheapest`` has for this SDE and network: the cheapest
+choice that surely loses no more than the loss that the settings allow against the best, by its likelihood for the ODE
+and by its ELBO for the SDE. An axis ends where it would press the better half of the choices flat. The grey line is
+the distance that as many perfect samples are expected to have.
 """
 
 from __future__ import annotations

@@ -63,6 +63,25 @@ def moments(images: UInt8[Tensor, "n C H W"], block: int = 2048) -> Moments:
     return Moments((total / n + 0.5) / SCALE - 1, covariance)
 
 
+class Marginals(NamedTuple):
+    """The mean and the variance [d] of each coordinate of scaled, dequantised images, float64."""
+
+    mean: Float[Tensor, " d"]
+    variance: Float[Tensor, " d"]
+
+
+def marginals(images: UInt8[Tensor, "n C H W"], block: int = 2048) -> Marginals:
+    """The mean and the diagonal of `moments`, to the bit, without a covariance."""
+    n, d = len(images), images[0].numel()
+    total, square = torch.zeros(2, d, dtype=torch.float64, device=images.device)
+    for part in images.flatten(1).split(block):
+        k = part.double()
+        total += k.sum(0)
+        square += k.square().sum(0)
+    variance = (square * n - total * total) / (n * SCALE) ** 2 + 1 / (12 * SCALE**2)
+    return Marginals((total / n + 0.5) / SCALE - 1, variance)
+
+
 def mean_variance(images: UInt8[Tensor, "n C H W"], block: int = 2048) -> float:
     """The mean over pixels of the variance of x over the images and over u: that of `moments`, without a covariance."""
     n, parts = len(images), images.flatten(1).split(block)

@@ -46,7 +46,7 @@ def read_diffusers(folder: Path, scale: Scale | None = None) -> ForeignModel:
         sde, table = schedule(settings, folder)
         clock = Clock(sde, table)
         epsilon, T = (
-            clock.at_index(torch.tensor(float(i), dtype=torch.float64)).item() for i in (0, len(table.integrals) - 1)
+            clock.at_index(torch.tensor(float(i), dtype=torch.float64)).item() for i in (0, clock.indices - 1)
         )
         noise = IndexedNoise(network, clock, _prediction(settings, folder), shape[0])
     return ForeignModel(
@@ -69,7 +69,7 @@ class IndexedNoise:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         # where T was rounded, the index may lie beyond the last or before the first by as much
-        index = self.clock.index(t).clamp(0, len(self.clock.table.integrals) - 1)
+        index = self.clock.index(t).clamp(0, self.clock.indices - 1)
         output = self.network(x.float(), index.float()).sample[:, : self.channels].to(x.dtype)
         if self.predicts == "epsilon":
             return output
@@ -157,7 +157,7 @@ def _parts(folder: Path) -> tuple[Path, Path]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise BadModel(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict):
@@ -216,7 +216,7 @@ def _load(unet: Path, config: dict[str, Any]) -> nn.Module:
     return network.float().eval().requires_grad_(False)
 
 
-def import_unet() -> type[nn.Module]:
+def import_unet() -> Any:
     """diffusers' UNet2DModel. Raises BadModel if diffusers is not installed."""
     cure_torchvision()
     try:

@@ -100,6 +100,11 @@ class Clock:
         t = table.time_of_index(index)
         return t if table is self.sde else self.sde.time(table.noise_level(t))
 
+    @property
+    def indices(self) -> int:
+        """How many indices the model's table has. Raises BadModel if the model has no table."""
+        return len(self._has_table().integrals)
+
     def _has_table(self) -> Tabulated:
         if self.table is None:
             raise BadModel("The model was trained in continuous time and has no indices. Give t, or sigma/alpha.")
@@ -108,7 +113,7 @@ class Clock:
     def words(self, t: float) -> str:
         """A time on every clock, for messages and model cards."""
         time = torch.tensor(t, dtype=torch.float64)
-        index = "" if self.table is None else f", index {self.index(time).item():.1f} of {len(self.table.integrals)}"
+        index = "" if self.table is None else f", index {self.index(time).item():.1f} of {self.indices}"
         return (
             f"t = {t:.4g}{index}, sigma/alpha = {self.ratio(time).item():.4g}, VP(0.1, 20) time "
             f"{self.vp_time(time).item():.4g}"
@@ -166,9 +171,9 @@ class ForeignModel:
 
     def check_fits(self, shape: tuple[int, int, int], images: str) -> None:
         """Raises BadModel if images of this shape, called `images`, are not what the model was trained on."""
-        if tuple(shape) != self.shape:
+        if shape != self.shape:
             raise BadModel(
-                f"{self.name} was trained on {said(self.shape)}, but {images} has {said(tuple(shape))}. Give images of "
+                f"{self.name} was trained on {said(self.shape)}, but {images} has {said(shape)}. Give images of "
                 "the model's shape; nothing is resized or recoloured here."
             )
 

@@ -239,7 +239,7 @@ def _filled(path: Path, form: Form, layers: list[Layer]) -> NCSNpp:
     except ValueError as error:
         raise BadModel(f"{path} is no network for {form.size} × {form.size} pixels: {error}") from error
     if form.fourier:
-        network.embed.frequency.copy_(layers[0].weights["W"])
+        network.embed.get_buffer("frequency").copy_(layers[0].weights["W"])
         layers = layers[1:]
     ours = list(_ours(network))
     if [_kind_of(layer) for layer in ours] != [layer.kind for layer in layers]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +19,18 @@ from torch import Tensor
 from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.p_noise import (
     BadNoise,
+    Bracket,
     FlowNoise,
     FullGaussian,
     MixtureNoise,
+    bracket_fits,
+    check_memory,
     diffuse,
     diffused_moments,
     fit_flow,
     fit_mixture,
+    kl_bracket,
+    kl_upper,
     restored,
     shrunk,
     tensors,
@@ -31,7 +38,8 @@ from difftime.diffusion.p_noise import (
 from difftime.diffusion.score import NetScore
 from difftime.diffusion.sde import SDE, VE, VP, Gaussian, Noise, SubVP, matched_noise, standard_noise
 from difftime.diffusion.tabulated import Tabulated
-from difftime.images.pixels import Moments, mean_variance, moments, scaled
+from difftime.images.pixel_prior import PixelPrior
+from difftime.images.pixels import Moments, marginals, mean_variance, moments, scaled
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
 from difftime.study.settings import (
     FITTED,
@@ -58,6 +66,8 @@ from difftime.training.nets.images import ImageNets, usable
 from difftime.training.nets.mlp import MLP
 from difftime.training.nets.ncsnpp import NCSNpp
 from difftime.training.train import Recipe
+
+log = logging.getLogger("difftime")
 
 WEIGHTS = "weights.safetensors"
 RESUME = "resume.pt"
@@ -183,10 +193,19 @@ class ImageProblem(Problem):
         return self.images.d
 
     def marginals(self) -> tuple[Tensor, Tensor]:
-        return self.moments.mean, self.moments.covariance.diagonal()
+        return marginals(self.images.train)
 
     def known_moments(self) -> Moments:
         return Moments(self.moments.mean, shrunk(self.moments.covariance, self.points))
+
+    def bracket(self, noise: Noise) -> Bracket | None:
+        """The bracket of KL[p(x, T) || p_noise]; without its lower end, which the log says, where memory is short."""
+        if not isinstance(noise, Gaussian | FullGaussian):
+            return None
+        if isinstance(noise, Gaussian) and not bracket_fits(self.d):
+            log.warning("WARNING: the lower end of the KL's bracket takes a covariance of %d: left out.", self.d)
+            return Bracket(math.nan, kl_upper(*self.marginals(), self.sde, self.T, noise))
+        return kl_bracket(*self.moments, self.sde, self.T, noise)
 
     @property
     def points(self) -> int:
@@ -238,7 +257,7 @@ def image_nets(
     channels, height, width = images.shape
     if height != width:
         raise BadImages(f"{images.name} has images of {width} × {height} pixels; the network takes square ones.")
-    options = network.model_dump(include={"width", "multipliers", "blocks", "attention", "dropout"})
+    options = network.model_dump(include={"width", "multipliers", "blocks", "attention", "dropout", "fourier"})
     try:
         models = [NCSNpp(channels, height, **options, generator=stream(seed, "initial weights")) for seed in seeds]
     except ValueError as error:
@@ -278,7 +297,8 @@ def build(
         nets = image_nets(network, images, seeds, precision or usable(network.precision, place), place)
         scale = isinstance(sde, VE) if network.scale_input is None else network.scale_input
         variance = mean_variance(images.train) if scale else 1.0
-        score = NetScore(nets, sde, "noise", scale_input=scale, data_variance=variance)
+        prior = PixelPrior.of(images.train) if network.pixel_prior else None
+        score = NetScore(nets, sde, "noise", scale_input=scale, data_variance=variance, prior=prior)
         # weights and resume states belong to the pixels too: a path says nothing of what is behind it
         common["digest"] = hashlib.sha256(f"{cell.digest()} {images.digest}".encode()).hexdigest()
         return ImageProblem(**common, data=images.digest, score=score, images=images, flip=cell.data.flip, device=place)
@@ -304,6 +324,7 @@ def fit_noise(
 ) -> Fitted:
     """A p_noise for x_T, from the training data. Raises BadNoise if they do not suffice, or are not finite."""
     options = settings.model_dump(exclude={"kind"})
+    check_memory(settings.kind, problem.d, problem.points, getattr(settings, "components", 1))
     if isinstance(settings, MixtureNoiseSettings):
         x0 = problem.known(torch.arange(problem.points), stream(seed, "p_noise data"))
         return fit_mixture(x0, problem.sde, problem.T, **options, seed=seed)

@@ -1,4 +1,4 @@
-"""A fingerprint of the code that a verb runs, for Snakemake, which does not see edits inside a package.
+"""A fingerprint of the code that a command runs, for Snakemake, which does not see edits inside a package.
 
 The fingerprint is a function of the source alone: equal on every Python and in every locale. `ast.dump` is not, as its
 form changes from one Python to the next, so the syntax tree is written down here.
@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOT_FOLLOWED = (
-    "study.fingerprint", "study.registry", "study.settings", "support.files", "support.progress", "support.signals",
-    "tables.schema",
+    "study.fingerprint", "study.registry", "study.settings", "support.files", "support.memory", "support.progress",
+    "support.signals", "tables.schema",
 )  # fmt: skip
 """What changes no result: settings reach a rule as its parameters, and `collect` checks every table's form."""
 

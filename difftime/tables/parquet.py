@@ -85,7 +85,9 @@ def _broken(frame: pd.DataFrame, column: Column) -> list[tuple[str, int]]:
         number = there.to_numpy(float)
     except (TypeError, ValueError):
         return [*rules, ("is not a number", len(there))]
-    rules.append(("is not finite", int((~np.isfinite(number)).sum())))
+    finite = np.isfinite(number)
+    rules.append(("is not finite", int((~finite).sum())))
+    number = number[finite]
     if column.type == "int64":
         rules.append(("is not a whole number", int((number != np.round(number)).sum())))
     if column.low is not None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 SOURCE = "Franzese et al. (2022)"
 
-TOY = {"weights": (0.3, 0.7), "means": (1.0, 3.0), "stds": (0.1, 0.5)}
+TOY = {"weights": (0.3, 0.7), "means": ((1.0,), (3.0,)), "stds": ((0.1,), (0.5,))}
 """p_data of the toy, section 3."""
 T_STAR = {"vp": 0.6, "ve": 0.85}
 """Optimal T of the toy by family of SDE, section 3. (It spells out the two acronyms the wrong way round.)"""

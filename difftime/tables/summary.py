@@ -29,8 +29,8 @@ def summary(tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> 
     for family, quantities in QUANTITIES.items():
         known = family == "mixture"
         for table, columns in quantities.items():
-            own = tables[table]
-            own = own[own.dataset.map(lambda name, known=known: (settings["kinds"][name] == "mixture") == known)]
+            mixtures = tables[table].dataset.map(lambda name: settings["kinds"][name] == "mixture").astype(bool)
+            own = tables[table][mixtures == known]
             groups = own.groupby("sampler", sort=False) if table == "samples" else [("", own)]
             for sampler, part in groups:
                 prefix = f"{sampler}:" if sampler else ""

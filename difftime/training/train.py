@@ -27,6 +27,7 @@ from difftime.support.signals import Interrupted, asked_to_stop
 from difftime.support.streams import stream
 from difftime.training.checkpoint import BadFile, load_resume, save_resume
 from difftime.training.data import TrainingData
+from difftime.training.optimisers import adam, muon
 from difftime.training.parallel import ALONE, Group
 
 log = logging.getLogger("difftime")
@@ -38,9 +39,11 @@ class Recipe:
 
     `weighting`: "likelihood" weighs the squared score error with g² (Eq. 3 itself); "noise" weighs the squared error
     of the predicted noise with 1 (the default of Song et al., 2021c). `time_sampling`: t is drawn uniformly on
-    [epsilon, T], or uniformly in lambda = log(sigma²/alpha²); the loss is the same integral over t in both cases.
+    [epsilon, T], or uniformly in lambda = log(sigma²/alpha²), where a batch's times are a regular grid with one random
+    shift (low discrepancy: Kingma et al., 2021); the loss is the same integral over t in both cases.
     The optimiser sees the loss per dimension and unit of time. Its gradient is clipped to the norm `clip`, per seed, so
-    `clip` means the same at every T and for every D. The learning rate grows linearly over the first `warmup` steps.
+    `clip` means the same at every T and for every D. The learning rate grows linearly over the first `warmup` steps,
+    and falls to 0 at the last by a half cosine, if that is the `decay`.
     The random numbers of `block` steps are drawn together, and a resume state is always taken between blocks.
     """
 
@@ -50,10 +53,17 @@ class Recipe:
     batch: int
     learning_rate: float
     warmup: int
+    optimiser: Literal["adam", "muon"]
+    decay: Literal["none", "cosine"]
     clip: float | None
     ema: float
     checkpoint_minutes: float
     block: int
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        left = (1 + math.cos(math.pi * step / self.steps)) / 2 if self.decay == "cosine" else 1.0
+        return self.learning_rate * left * min(1.0, (step + 1) / max(1, self.warmup))
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,15 @@ class _Batches:
     t: Float[Tensor, "block seeds batch"]
     target: Float[Tensor, "block seeds batch d"]
     weight: Float[Tensor, "block seeds batch"]
+
+
+def _places(recipe: Recipe, generator: torch.Generator) -> Float[Tensor, "block batch"]:
+    """Where in [0, 1] the times of a block of steps lie, float64; together those of a batch leave no gaps in lambda."""
+    if recipe.time_sampling == "uniform":
+        size = (recipe.block, recipe.batch)
+        return torch.rand(size, dtype=torch.float64, generator=generator, device=generator.device)
+    shift = torch.rand(recipe.block, 1, dtype=torch.float64, generator=generator, device=generator.device)
+    return (shift + torch.arange(recipe.batch, device=generator.device) / recipe.batch) % 1
 
 
 def _times(u: Tensor, sde: SDE, T: float, epsilon: float, recipe: Recipe) -> tuple[Tensor, Tensor]:
@@ -118,17 +137,17 @@ def _draw(
     for k, seed in enumerate(seeds):
         generator = stream(seed, "training noise", block, device=data.device)
         x0 = data.draw(k, size, generator)[:, share]
-        u = torch.rand(size, dtype=torch.float64, generator=generator, device=data.device)[:, share]
+        u = _places(recipe, generator)[:, share]
         z = torch.randn(*size, data.d, generator=generator, device=data.device)[:, share]
         t, weight = _times(u, score.sde, T, epsilon, recipe)
-        inputs = score.inputs(score.sde.perturb(x0, t, z), t)
-        target, factor = score.regression(z, t)
-        parts.append((inputs.float(), t.float(), target.float(), (weight * factor).float()))
+        x = score.sde.perturb(x0, t, z)
+        target, factor = score.regression(x, z, t)
+        parts.append((score.inputs(x, t).float(), t.float(), target.float(), (weight * factor).float()))
     return _Batches(*(torch.stack(of_seeds, 1) for of_seeds in zip(*parts, strict=True)))
 
 
 class _Run:
-    """The state of a training that resumes: weights, their average, Adam's moments, and the losses so far."""
+    """The state of a training that resumes: weights, their average, the moments of gradients, and the losses so far."""
 
     def __init__(
         self, score: NetScore, recipe: Recipe, identity: Mapping[str, str], resume: Path | None, group: Group
@@ -184,21 +203,16 @@ class _Run:
 
     @torch.no_grad()
     def step(self, number: int, gradients: list[Tensor]) -> None:
-        """Adam, then the weights' average with the warm-up min(ema, (1 + n) / (10 + n))."""
+        """A step of the optimiser, then the weights' average. Its decay after n steps: min(ema, (1 + n) / (10 + n))."""
         if self.recipe.clip is not None:
             for model in self.net.by_model(gradients):
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(model)))
                 # a factor of nan for a norm that is not finite: the loss is checked, and says so
                 torch._foreach_mul_(model, (self.recipe.clip / norm).clamp(max=1.0))
-        rate = self.recipe.learning_rate * min(1.0, (number + 1) / max(1, self.recipe.warmup))
         self.count += 1
-        # the kernel itself: constructing torch.optim.Adam imports the compiler, for a second, and each of its steps
-        # takes three times as long
-        torch._fused_adam_(
-            self.parameters, gradients, *self.moments, [], len(gradients) * [self.count], amsgrad=False, maximize=False,
-            beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8,
-        )  # fmt: skip
-        decay = min(self.recipe.ema, (1 + number) / (10 + number))
+        update = {"adam": adam, "muon": muon}[self.recipe.optimiser]
+        update(self.net, self.parameters, gradients, self.moments, self.count, self.recipe.rate(number))
+        decay = min(self.recipe.ema, (2 + number) / (11 + number))
         torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
 
     def weights(self) -> dict[str, Tensor]:

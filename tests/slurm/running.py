@@ -12,7 +12,6 @@ from benchmarks.kills import STUDY, check_clean, check_same, check_whole, enviro
 SMALL = copy.deepcopy(STUDY)
 SMALL["datasets"]["pictures"] |= {"gpu": 1, "memory": 1000, "training": {"steps": 500, "batch": 4}}
 SMALL["study"] = [{"dataset": "pictures", "sde": "vp", "net": "tiny", "T": 0.4, "measure": "likelihood"}]
-SMALL["figures"] = {"draw": []}
 CELL = "cells/dataset=pictures/sde=vp/net=tiny/T=0.4"
 SLURM = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
 

@@ -29,7 +29,7 @@ def test_the_smoke_study(cluster, tmp_path) -> None:
     images = {name for name in gpus if "mnist5k" in name}
     fits = {name for name in images if "fit_noise" in name}
     assert {name.split("_wildcards_")[0] for name in images - fits} == {
-        "rule_train", "rule_bpd", "rule_image_elbo", "rule_image_samples",
+        "rule_train", "rule_elbo", "rule_likelihood", "rule_samples",
     }  # fmt: skip
     assert fits
     assert all(gpus[name] == "gres:gpu:1" for name in images - fits)

@@ -23,16 +23,13 @@ def test_a_network_s_own_resources_go_before_those_of_its_data(fresh: Path) -> N
         "datasets: {mnist5k: {memory: 5000, minutes: 40}}\n"
         "nets: {large: {kind: ncsnpp, width: 64, multipliers: [1, 2], memory: 9000, minutes: 90}}\n"
         "study: [{dataset: mnist5k, sde: vp, net: [unet-16, large], T: 0.4, measure: elbo}]\n"
-        "figures: {draw: []}\n"
     )
     command = ["snakemake", "--dry-run", "--configfile", "two.yaml"]
     run = subprocess.run(command, cwd=fresh, capture_output=True, text=True, check=True)
-    jobs = re.findall(
-        r"^rule (train|image_elbo):.*?/net=([^/]+)/.*?resources: (.*?)$", run.stdout + run.stderr, re.M | re.S
-    )
+    jobs = re.findall(r"^rule (train|elbo):.*?/net=([^/]+)/.*?resources: (.*?)$", run.stdout + run.stderr, re.M | re.S)
     asked = {(rule, net): re.findall(r"\b(?:mem_mb|runtime)=(\d+)", resources) for rule, net, resources in jobs}
     assert {key: {*values} for key, values in asked.items()} == {
         (rule, net): {memory, minutes}
-        for rule in ("train", "image_elbo")
+        for rule in ("train", "elbo")
         for net, memory, minutes in (("unet-16", "5000", "40"), ("large", "9000", "90"))
     }

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 
+from difftime.diffusion.p_noise import bracket_fits, check_memory
 from difftime.images.readers import ImageData, check_batch, remark
 from difftime.study.cell import image_nets, read_images
 from difftime.study.commands.common import log, measured_images
 from difftime.study.settings import ImageNeeds, ImageSettings
 from difftime.support.files import atomic
+from difftime.support.memory import available
 
 
 def _check(images: ImageData, needs: ImageNeeds) -> None:
@@ -23,12 +25,20 @@ def _check(images: ImageData, needs: ImageNeeds) -> None:
         image_nets(plain, images, ["only to see whether they fit"], "float32", torch.device("cpu"))
     for wanted in needs.test_images:
         measured_images(images, wanted)
+    there = available()
+    if there is not None:
+        limit = max(there, needs.memory * 10**6)  # this machine's, or what jobs on others ask for
+        for kind in needs.p_noise:
+            check_memory(kind, images.d, len(images.train), needs.components, limit)
+        if not bracket_fits(images.d, limit):
+            log.warning("WARNING: the lower end of the KL's bracket takes a covariance of %d: left out.", images.d)
 
 
 def run(settings: ImageSettings, needs: ImageNeeds, output: Path, *, data_dir: Path) -> None:
     """Read the images, downloading them into `data_dir` if they are absent, and write what they are to `output`.
 
-    Raises BadImages if they are not to be had or are damaged, BadImages or BadSettings if they do not fit `needs`.
+    Raises BadImages if they are not to be had or are damaged, BadImages, BadSettings or BadNoise if they do not fit
+    `needs`.
     """
     images = read_images(settings, data_dir)
     _check(images, needs)

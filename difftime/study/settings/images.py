@@ -41,3 +41,6 @@ class ImageNeeds(Settings):
     networks: dict[str, NCSNppSettings] = Field(default={}, description="By the names in the study")
     batches: tuple[Count, ...] = Field(default=(), description="Training images in a batch")
     test_images: tuple[Count, ...] = Field(default=(), description="Test images that are measured")
+    p_noise: tuple[str, ...] = Field(default=(), description="Where the reverse process starts")
+    components: Count = Field(default=1, description="Gaussians of the p_noise mixture")
+    memory: Count = Field(default=1, description="MB that a job asks for")

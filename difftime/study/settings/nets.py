@@ -22,6 +22,10 @@ class MLPSettings(Settings):
     predicts: Literal["noise", "score"] = Field(default="score", description="What the output stands for")
 
 
+Fourier = Annotated[int, Field(ge=0, le=16), NotBool]
+"""In float32, 2^k x of a larger k has no digits left that tell noise from rounding."""
+
+
 class NCSNppSettings(Settings):
     """The U-Net NCSN++ for images (Song et al., 2021c). It predicts the noise."""
 
@@ -32,6 +36,14 @@ class NCSNppSettings(Settings):
     attention: tuple[Count, ...] = Field(default=(), description="Resolutions at which attention applies")
     dropout: Annotated[float, Field(ge=0, lt=1), NotBool] = Field(
         default=0.1, description="Share of activations that a step of training leaves out"
+    )
+    fourier: tuple[Fourier, ...] = Field(
+        default=(), description="k of the features sin and cos of 2^k pi x that the network sees beside x, e.g. [4, 5]"
+    )
+    pixel_prior: bool = Field(
+        default=False,
+        description="Whether the network starts from what each pixel by itself says of its noise, if it is black, "
+        "white or Gaussian with the shares and moments of the training images",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",

@@ -213,6 +213,9 @@ class Study(Settings):
             networks={cell.net: cell.network for cell in cells if isinstance(cell.network, NCSNppSettings)},
             batches=tuple(sorted({cell.training.batch for cell in cells})),
             test_images=tuple(sorted(n for n in wanted if n is not None)),
+            p_noise=tuple(self.noises(dataset)),
+            components=self.noise.mixture.components,
+            memory=max((self.nets[cell.net].memory or self.datasets[dataset].memory for cell in cells), default=1),
         )
 
     def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:

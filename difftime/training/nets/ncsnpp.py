@@ -125,22 +125,6 @@ class FIR(nn.Module):
         return x.unflatten(0, (b, -1)).permute(0, 3, 1, 2)
 
 
-class Dropout(nn.Dropout):
-    """In training, 0 in place of each number with probability `p`, and the rest scaled so that the mean stays.
-
-    On the CPU from 16 random bits per number, with `p` rounded to them: twice as fast as PyTorch's own,
-    which torch.compile still takes.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and self.p and x.is_cpu) or torch.compiler.is_compiling():
-            return super().forward(x)
-        dropped = round(self.p * 2**16)
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = (bits[: x.numel()] >= dropped - 2**15).to(x.dtype).mul_(2**16 / max(2**16 - dropped, 1))
-        return x * kept.as_strided(x.shape, x.stride())
-
-
 class TimeEmbedding(nn.Module):
     """What the blocks know of t: a perceptron on `time_features`, after a last SiLU."""
 
@@ -209,7 +193,7 @@ class ResidualBlock(nn.Module):
         self.conv_in = _conv(c_in, c_out, generator)
         self.time = _linear(c_time, c_out, generator)
         self.norm_out = _norm(c_out)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.conv_out = _conv(c_out, c_out, generator, scale=NEAR_ZERO)
         plain = c_in == c_out and resample is None
         self.shortcut = nn.Identity() if plain else _conv(c_in, c_out, generator, kernel=1)
@@ -230,6 +214,9 @@ class NCSNpp(nn.Module):
     its way down and one more on its way up. Attention follows the blocks at the resolutions in `attention`, once a
     level on the way up; the bottleneck always has it. Dropout draws from PyTorch's global generator.
 
+    The first convolution also sees sin and cos of 2^k pi x for every k in `fourier` (Kingma et al., 2021): at little
+    noise the network has to tell differences far below a grey level. The published network has none.
+
     `fir=False, pyramid=False` is DDPM++. `embedding="fourier"` is NCSN++ for VE, which sees log sigma instead of t.
     """
 
@@ -243,6 +230,7 @@ class NCSNpp(nn.Module):
         blocks: int,
         attention: Sequence[int],
         dropout: float,
+        fourier: Sequence[int] = (),
         generator: torch.Generator,
         fir: bool = True,
         pyramid: bool = True,
@@ -257,7 +245,8 @@ class NCSNpp(nn.Module):
 
         taps = TAPS if fir else BOX
         self.embed = (FourierEmbedding if embedding == "fourier" else TimeEmbedding)(width, generator)
-        self.first = conv(channels, width)
+        self.frequencies = [2**k * math.pi for k in fourier]
+        self.first = conv((1 + 2 * len(fourier)) * channels, width)
         self.encoder, self.downs, self.pyramid = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         c, c_pyramid, c_skips = width, channels, [width]
         for n, c_level in zip(sizes, widths, strict=True):
@@ -289,7 +278,7 @@ class NCSNpp(nn.Module):
         self, x: Float[Tensor, "batch channels size size"], t: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch channels size size"]:
         time = self.embed(t)
-        h, pyramid = self.first(x), x
+        h, pyramid = self.first(self._features(x)), x
         skips = [h]
         for i, level in enumerate(self.encoder):
             if i > 0:
@@ -308,6 +297,11 @@ class NCSNpp(nn.Module):
             for block in level:
                 h = block(torch.cat([h, skips.pop()], 1), time)
         return self.last(silu(_normalise(self.norm, h)))
+
+    def _features(self, x: Float[Tensor, "batch channels n n"]) -> Float[Tensor, "batch c n n"]:
+        """x and its Fourier features, channel by channel."""
+        waves = [wave(frequency * x) for frequency in self.frequencies for wave in (torch.sin, torch.cos)]
+        return torch.cat([x, *waves], 1) if waves else x
 
 
 def _check(size: int, width: int, multipliers: Sequence[int], blocks: int) -> None:

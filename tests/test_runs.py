@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from difftime import __version__
-from difftime.study import runs as provenance
+from difftime.study import runs
 from difftime.study.runs import recorded
 from difftime.study.settings import (
-    BpdSettings,
     Cell,
+    MixtureLikelihoodSettings,
     MixtureSettings,
     MLPSettings,
     TrainingSettings,
     VPSettings,
 )
-from difftime.tables import derived as tables
+from difftime.tables.parquet import read
 
 CELL = Cell(
     dataset="toy", sde="vp", net="mlp", T=0.5, seed=0, seeds=2,
@@ -57,14 +57,14 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (place / "code.py").write_text("one\n")
     git(place, "add", "code.py")
     git(place, "commit", "--quiet", "--message", "First")
-    monkeypatch.setattr(provenance, "ROOT", place)
+    monkeypatch.setattr(runs, "ROOT", place)
     return place
 
 
 def row(folder: Path) -> pd.Series:
-    with recorded(folder, "bpd", BpdSettings(batch=3), p_noise=["matched"], threads=1):
+    with recorded(folder, "likelihood", MixtureLikelihoodSettings(points=3), p_noise=["matched"], threads=1):
         pass
-    return tables.read(folder / "run_bpd.parquet", "runs").iloc[0]
+    return read(folder / "run_likelihood.parquet", "runs").iloc[0]
 
 
 def test_the_record_says_what_was_run_with_which_settings_where_and_when(
@@ -74,9 +74,9 @@ def test_the_record_says_what_was_run_with_which_settings_where_and_when(
     found = row(folder)
     settings = json.loads(found.settings)
     assert Cell.model_validate(settings["cell"]) == CELL
-    assert BpdSettings.model_validate(settings["measurement"]) == BpdSettings(batch=3)
+    assert MixtureLikelihoodSettings.model_validate(settings["measurement"]) == MixtureLikelihoodSettings(points=3)
     assert (settings["p_noise"], settings["threads"]) == (["matched"], 1)
-    assert (found.dataset, found["T"], found.verb, found.slurm_job) == ("toy", 0.5, "bpd", "42")
+    assert (found.dataset, found["T"], found.command, found.slurm_job) == ("toy", 0.5, "likelihood", "42")
     assert (found.difftime, found.torch, found.host) == (__version__, torch.__version__, os.uname().nodename)
     times = [datetime.fromisoformat(found[name]) for name in ("start", "end")]
     assert abs((times[1] - times[0]).total_seconds() - found.seconds) < 0.1
@@ -102,9 +102,9 @@ def test_a_git_that_fails_is_said_and_leaves_nulls(
     (clone / ".git" / "HEAD").write_text("nonsense")
     with caplog.at_level(logging.WARNING):
         assert row(folder)[["commit", "tree"]].isna().all()
-        monkeypatch.setattr(provenance.subprocess, "Popen", not_here)
+        monkeypatch.setattr(runs.subprocess, "Popen", not_here)
         assert row(folder)[["commit", "tree"]].isna().all()
-        monkeypatch.setattr(provenance, "ROOT", folder)
+        monkeypatch.setattr(runs, "ROOT", folder)
         assert row(folder)[["commit", "tree"]].isna().all()
     assert caplog.text.count("has no git commit") == 3
     for reason in ("not a git repository", "No such file or directory: 'git'", "is no git clone"):

@@ -1,0 +1,59 @@
+"""What a noisy pixel says of its noise by itself, without its neighbours: where a network on images may start from.
+
+A pixel is black, white, or anything in between:
+
+    p(x_0) = w_0 U[-1, -1 + h] + w_1 U[1 - h, 1] + w_2 U[-1, 1],     h = 1/128, a grey level of dequantised images.
+
+Under it p(x, t) is known, so the estimate of the noise is too: E[z | x_t] = -sigma_t d/dx log p(x, t). At little noise,
+where most bits of digits are, it is nearly all that a network has to return. Of a part in a thousand p(x_0) is N(0, 1),
+which leads back what an SDE or ODE solver takes far out of the range.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from difftime.images.pixels import LEVELS, SCALE
+
+GREY = 1 / SCALE
+"""The width of a grey level."""
+OUTSIDE = 1e-3
+"""The share of N(0, 1)."""
+
+
+def _normal_density(u: Tensor) -> Tensor:
+    return torch.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class PixelPrior:
+    """`black` and `white`: the shares of pixels of the lowest and of the highest level."""
+
+    black: float
+    white: float
+
+    @classmethod
+    def of(cls, images: UInt8[Tensor, "n C H W"]) -> PixelPrior:
+        """From all pixels of all images."""
+        return cls(*((images == level).double().mean().item() for level in (0, LEVELS - 1)))
+
+    def noise(self, x: Float[Tensor, "*points d"], alpha: Tensor, sigma: Tensor) -> Float[Tensor, "*points d"]:
+        """E[z | x_t], pixel by pixel, in float64: a level takes differences of nearly equal numbers.
+
+        `alpha` and `sigma` multiply x.
+        """
+        y, s = x.double() / alpha, sigma / alpha
+        spread = (1 + s * s).sqrt()
+        density = OUTSIDE * _normal_density(y / spread) / spread
+        fall = density * s * y / spread**2  # -s d/dy of the density
+        grey = 1 - self.black - self.white
+        for share, low, high in ((self.black, -1, GREY - 1), (self.white, 1 - GREY, 1), (grey, -1, 1)):
+            a, b, height = (low - y) / s, (high - y) / s, (1 - OUTSIDE) * share / (high - low)
+            density = density + height * (torch.special.ndtr(b) - torch.special.ndtr(a))
+            fall = fall + height * (_normal_density(b) - _normal_density(a))
+        return fall / density

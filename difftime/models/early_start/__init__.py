@@ -1,0 +1,1 @@
+"""What an exported folder carries beside the model: code for diffusers alone, which knows nothing of difftime."""

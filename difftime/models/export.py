@@ -1,0 +1,137 @@
+"""The way back: a model as a folder of diffusers that starts at T from a fitted p_noise, and needs diffusers alone.
+
+The folder holds unet/ and scheduler/ as the model had them, prior/ with p_noise in safetensors, `pipeline.py`, which
+draws the samples, and a model card. T becomes the nearest index of the model's table.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save_file
+from torch import Tensor
+
+from difftime.diffusion.p_noise import FullGaussian
+from difftime.diffusion.sde import Gaussian, Noise
+from difftime.measures.few_steps import ddim, dpm_solver_2m
+from difftime.models.diffusers_folder import IndexedNoise
+from difftime.models.foreign import BadModel, ForeignModel, NoiseScore
+
+CODE = Path(__file__).parent / "early_start"
+SAMPLERS = {"dpm_solver_2m": dpm_solver_2m, "ddim": ddim}
+
+
+@dataclass(frozen=True)
+class EarlyStart:
+    """A model that starts at an index of its own table from a Gaussian p_noise."""
+
+    model: ForeignModel
+    noise: Gaussian | FullGaussian
+    index: int
+
+    @classmethod
+    def at(cls, model: ForeignModel, T: float, noise: Noise) -> EarlyStart:
+        """`noise` is p_noise at the time `T`. Raises BadModel if the model or p_noise cannot be exported."""
+        if not isinstance(model.score, NoiseScore) or not isinstance(model.score.noise, IndexedNoise):
+            raise BadModel(f"{model.name} is not a DDPM of diffusers: only such a model can be exported so far.")
+        if not isinstance(noise, Gaussian | FullGaussian):
+            raise BadModel(f"A p_noise that is a {type(noise).__name__} cannot be exported: take a Gaussian one.")
+        if not model.epsilon < T <= model.T * (1 + 1e-9):
+            raise BadModel(f"{model.name} was trained from {model.epsilon:g} to {model.T:g}, so T cannot be {T:g}.")
+        return cls(model, noise, max(1, round(model.clock.index(torch.tensor(T, dtype=torch.float64)).item())))
+
+    def indices(self, steps: int) -> list[int]:
+        """The ends of the steps: from T to 0, as equal in lambda as whole indices allow."""
+        every = torch.arange(self.model.clock.indices, dtype=torch.float64)
+        level = self.model.sde.noise_level(self.model.clock.at_index(every))
+        wanted = torch.linspace(level[self.index], level[0], steps + 1, dtype=torch.float64)
+        return sorted(set((level - wanted[:, None]).abs().argmin(1).tolist()), reverse=True)
+
+    def start(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """x_T from standard normal numbers."""
+        mean = self.noise.mean.flatten().to(z)
+        if isinstance(self.noise, FullGaussian):
+            return mean + z @ self.noise.factor.to(z).T
+        return mean + self.noise.variance.flatten().sqrt().to(z) * z
+
+    def sample(self, z: Float[Tensor, "n d"], steps: int, sampler: str = "dpm_solver_2m") -> Float[Tensor, "n d"]:
+        """x at index 0, in at most `steps` steps."""
+        times = self.model.clock.at_index(torch.tensor(self.indices(steps), dtype=torch.float64))
+        return SAMPLERS[sampler](self.model.score, self.model.sde, self.start(z), times)
+
+
+def export(source: Path, start: EarlyStart, folder: Path, card: Mapping[str, str] | None = None) -> None:
+    """Write the folder, whole or not at all; `source` is the folder that the model was read from.
+
+    `card` are lines of the model card: what was measured, and its value. Raises BadModel if `folder` exists.
+    """
+    if folder.exists():
+        raise BadModel(f"{folder} exists already. Give another place, or delete it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+        whole = Path(place) / folder.name
+        shutil.copytree(CODE, whole, ignore=shutil.ignore_patterns("__*", "prior.py"))
+        start.model.net.save_pretrained(whole / "unet")
+        scheduler = source / "scheduler" if (source / "scheduler").is_dir() else source
+        (whole / "scheduler").mkdir()
+        shutil.copy(scheduler / "scheduler_config.json", whole / "scheduler")
+        kind = json.loads((scheduler / "scheduler_config.json").read_text())["_class_name"]
+        _save_prior(whole / "prior", start)
+        index = {
+            "_class_name": ["pipeline", "EarlyStartPipeline"], "_diffusers_version": version("diffusers"),
+            "prior": ["prior", "Prior"], "scheduler": ["diffusers", kind], "unet": ["diffusers", "UNet2DModel"],
+        }  # fmt: skip
+        (whole / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        (whole / "README.md").write_text(model_card(start, dict(card or {})))
+        whole.rename(folder)
+
+
+def _save_prior(place: Path, start: EarlyStart) -> None:
+    place.mkdir()
+    full = isinstance(start.noise, FullGaussian)
+    factor = start.noise.factor if isinstance(start.noise, FullGaussian) else start.noise.variance.flatten().sqrt()
+    parts = {"mean": start.noise.mean.flatten(), "factor": factor}
+    save_file(
+        {name: part.float().contiguous() for name, part in parts.items()},
+        place / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"},
+    )  # fmt: skip
+    config = {
+        "_class_name": "Prior", "shape": list(start.model.shape), "full": full, "index": start.index,
+        "start": start.model.scale.start, "width": start.model.scale.width,
+    }  # fmt: skip
+    (place / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    shutil.copy(CODE / "prior.py", place)
+
+
+def model_card(start: EarlyStart, measured: dict[str, str]) -> str:
+    """The README.md of the folder: how it is used, and what was measured."""
+    clock = start.model.clock
+    T = clock.at_index(torch.tensor(float(start.index), dtype=torch.float64)).item()
+    rows = {"start": clock.words(T), "end": clock.words(start.model.epsilon), "p_noise": type(start.noise).__name__}
+    rows |= measured | {package: version(package) for package in ("difftime", "diffusers", "torch")}
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""# {start.model.name}, from an early start
+
+The reverse diffusion begins at index {start.index} of {clock.indices} from a Gaussian p_noise.
+It does not begin at the last index from pure noise. The network is the original one.
+
+```python
+from diffusers import DiffusionPipeline
+
+folder = "."  # this folder
+pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
+images = pipe(batch_size=16, num_inference_steps=20).images
+```
+
+| | |
+|---|---|
+{table}
+"""
