@@ -78,7 +78,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 
 def test_type_checkers_see_the_same_names() -> None:
-    source = Path(dt.__file__).read_text().split("if TYPE_CHECKING:")[1].split("__version__")[0]
+    source = Path(dt.__file__).read_text(encoding="utf-8").split("if TYPE_CHECKING:")[1].split("__version__")[0]
     assert {line.split(" as ")[1] for line in source.strip().splitlines()} == {*dt.__all__} - {"__version__"}
     assert Path(dt.__file__).with_name("py.typed").exists()
 
@@ -93,7 +93,7 @@ def test_the_examples_in_the_docstrings_run(module: str) -> None:
 
 def test_the_readmes_ten_lines_run(capsys: pytest.CaptureFixture) -> None:
     """On images made on the spot; the printed ELBO and bits are those of the same model."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     blocks = [part.split("```")[0] for part in readme.split("```python\n")[1:]]
     (code,) = (block for block in blocks if "dt.Score(" in block)
     names = {"net": Net(), "train": pixels(200), "test": pixels(48)}
