@@ -353,7 +353,7 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {
     ),
     "GPUs that do not divide the batch": (
         {"datasets.mnist5k.gpu": 3},
-        [("study[2]:", "mnist5k and unet-16 train with batches of 32, which its gpu = 3 do not divide", "mnist5k")],
+        [("study[2]:", "mnist5k and unet-16 train with batches of 16, which its gpu = 3 do not divide", "mnist5k")],
     ),
     "GPUs that do not divide the network's own batch": (
         {"datasets.mnist5k.gpu": 2, "nets.unet-16.training": {"batch": 9}},
@@ -816,7 +816,7 @@ IMAGES_TRAIN = {
     "datasets.mnist5k.flip": True, "datasets.mnist5k.seeds": 2, "datasets.mnist5k.training.steps": 9,
     "sdes.vp.beta_max": 19, "nets.unet-16.width": 32, "nets.unet-16.multipliers": [1, 2, 2], "nets.unet-16.blocks": 2,
     "nets.unet-16.attention": [7], "nets.unet-16.dropout": 0.2, "nets.unet-16.precision": "float32",
-    "nets.unet-16.fourier": [3], "nets.unet-16.pixel_prior": True,
+    "nets.unet-16.fourier": [3], "nets.unet-16.pixel_prior": False,
     "nets.unet-16.channels_last": False, "nets.unet-16.compile": True, "nets.unet-16.training": {"batch": 9},
 }  # fmt: skip
 IMAGES_MEASURE = {
