@@ -69,7 +69,8 @@ def cells() -> tuple[Cell, Cell]:
     paper = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
     training = paper["datasets"]["mnist"]["training"] | {"time_sampling": "uniform", "steps": STEPS, "batch": BATCH}
     settings["nets"]["paper"] = paper["nets"]["ncsnpp-mnist"] | {"compile": False, "training": training}
-    settings["nets"]["unet-16"]["training"] = {"steps": SMALL_STEPS}
+    # the reference knows no prior of pixels
+    settings["nets"]["unet-16"] |= {"training": {"steps": SMALL_STEPS}, "pixel_prior": False}
     study = read_study(settings, "config.yaml")
     return study.cell("mnist5k", "vp", "paper", T), study.cell("mnist5k", "vp", "unet-16", T)
 
