@@ -67,7 +67,8 @@ def cells() -> tuple[Cell, Cell]:
     """The paper's MNIST network, and the default study's, both on the 5,000 digits that need no download."""
     settings = yaml.safe_load((ROOT / "config.yaml").read_text())
     paper = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
-    training = paper["datasets"]["mnist"]["training"] | {"time_sampling": "uniform", "steps": STEPS, "batch": BATCH}
+    own = {"time_sampling": "uniform", "optimiser": "adam", "decay": "none", "steps": STEPS, "batch": BATCH}
+    training = paper["datasets"]["mnist"]["training"] | own
     settings["nets"]["paper"] = paper["nets"]["ncsnpp-mnist"] | {"compile": False, "training": training}
     # the reference knows no prior of pixels
     settings["nets"]["unet-16"] |= {"training": {"steps": SMALL_STEPS}, "pixel_prior": False}
