@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PARTS = ["Snakefile", "workflow", "profiles", "difftime", "config", "config.yaml", "environment.yml"]
+PARTS = ["Snakefile", "workflow", "profiles", "difftime", "config", "config.yaml", "environment.yml", "environment.post-deploy.sh"]
 RESULTS = "study results"
 """With a space, as folders have them."""
 STUDY: dict[str, Any] = {
