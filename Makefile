@@ -25,7 +25,7 @@ $(VENV)/python:
 
 $(VENV)/run: $(VENV)/python pyproject.toml constraints.txt
 	@echo "Installing the pinned packages into $(VENV) (PyTorch is the large one) ..."
-	@$(INSTALL) --editable .
+	@$(INSTALL) --editable '.[study,flow]'
 	@touch $@
 
 $(VENV)/docs: $(VENV)/run

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from difftime.face.results import NotPixels as NotPixels
     from difftime.face.score import Score as Score
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PLACES = {
     "difftime.diffusion.mixture": ("Mixture",),

