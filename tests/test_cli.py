@@ -297,7 +297,7 @@ def test_an_unfinished_study_is_not_shown_as_finished(half: Path) -> None:
     assert f"{PLACE}/elbo.parquet" not in message
     assert "tables/optimum.parquet" in message
     assert f"difftime partial {half}" in message
-    assert "snakemake --touch" in message
+    assert "snakemake --touch --forceall" in message
 
 
 def test_what_there_is_of_a_study_becomes_tables_and_the_rest_a_list(half: Path) -> None:

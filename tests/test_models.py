@@ -17,9 +17,12 @@ from score_sde_form import Theirs
 
 from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.score import ExactScore
-from difftime.diffusion.sde import VE, VP, SubVP, expand
+from difftime.diffusion.sde import VE, VP, SubVP, expand, matched_noise
 from difftime.diffusion.tabulated import Tabulated
 from difftime.images.pixels import bits_per_dimension, moments, scaled
+from difftime.measures.few_steps import dpm_solver_2m, level_times
+from difftime.measures.image_elbo import image_elbo, over_images
+from difftime.measures.likelihood import ode_likelihood
 from difftime.models import BadModel, ForeignModel, load_model
 from difftime.models.diffusers_folder import IndexedNoise, import_unet
 from difftime.models.foreign import CENTRED, UNIT, Clock, NoiseScore, Scale
@@ -148,6 +151,36 @@ def test_every_prediction_gives_the_exact_score_of_a_gaussian(kind: str, table: 
     x = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for t in (times(0.3).squeeze(), times(0.05, 0.4, 0.9)):
         assert torch.allclose(score(x, t), exact(x, t), rtol=1e-4, atol=1e-4)
+
+
+def test_every_number_of_an_exact_model_is_its_closed_form() -> None:
+    """ODE, ELBO and samples of a Gaussian, through the index of a table and a network in float32."""
+    clock, shape, n = CLOCKS["linear"], (1, 4, 4), 40
+    d, (epsilon, T) = math.prod(shape), clock.at_index(times(0, 700)).tolist()
+    score = NoiseScore(IndexedNoise(Predicts("epsilon", clock), clock, "epsilon", 1), clock.sde, shape)
+    noise = matched_noise(clock.sde, T, torch.full((d,), 0.2), torch.full((d,), 0.3))
+    start = matched_noise(clock.sde, epsilon, torch.full((d,), 0.2), torch.full((d,), 0.3))
+
+    x = start.sample(1, n, generator=torch.Generator().manual_seed(0))
+    ode = ode_likelihood(score, clock.sde, [noise], x, T, epsilon, rtol=1e-5, atol=1e-5, max_evaluations=5000)
+    assert torch.allclose(ode.log_q[0], start.log_prob(x), rtol=1e-4)
+
+    x0 = 0.2 + 0.3**0.5 * torch.randn(n, d, generator=torch.Generator().manual_seed(1))
+    elbo = image_elbo(
+        score, clock.sde, [noise], x0, T, epsilon, seeds=["exact"], indices=torch.arange(n), pairs=64, end_pairs=16,
+        batch=n,
+    )  # fmt: skip
+    r = clock.sde.noise_level(times(epsilon)).exp().item() / 0.3
+    q = (x0.double() - 0.2) ** 2 / 0.3
+    loss = 0.5 * (math.log1p(r) - (q * r**2 + r) / (1 + r) ** 2)
+    truth = (-0.5 * (math.log(2 * math.pi * 0.3) + q) - loss).sum(-1)
+    error = over_images(elbo.elbo_x0[0, 0] - truth)
+    assert abs(error.mean) < 4 * error.se < 1
+
+    z = noise.sample(1, n, generator=torch.Generator().manual_seed(2))
+    along = (z - noise.mean) * (start.variance / noise.variance).sqrt() + start.mean
+    drawn = dpm_solver_2m(score, clock.sde, z, level_times(clock.sde, T, epsilon, 200))
+    assert torch.allclose(drawn, along, atol=2e-3)
 
 
 # diffusers

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from difftime.diffusion.sde import VP
+from difftime.diffusion.sde import SDE, VP, SubVP
 from difftime.diffusion.tabulated import Tabulated
+from difftime.study.cell import build_sde
+from difftime.study.settings import SubVPSettings, TabulatedSettings
 
 TABLES = {
     "linear": Tabulated.linear(),
@@ -96,3 +98,16 @@ def test_a_table_of_edm_that_falls_is_refused() -> None:
 def test_two_tables_tell_themselves_apart() -> None:
     assert repr(Tabulated.linear()) == repr(Tabulated.linear())
     assert repr(Tabulated.linear()) != repr(Tabulated.linear(stop=0.0200001))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sde"),
+    [
+        (SubVPSettings(beta_min=0.2, beta_max=10.0), SubVP(0.2, 10.0)),
+        (TabulatedSettings(), Tabulated.cosine()),
+        (TabulatedSettings(schedule="linear", steps=500), Tabulated.linear(500)),
+        (TabulatedSettings(schedule="scaled-linear"), Tabulated.scaled_linear()),
+    ],
+)
+def test_settings_become_their_diffusion(settings: SubVPSettings | TabulatedSettings, sde: SDE) -> None:
+    assert build_sde(settings) == sde

@@ -115,8 +115,8 @@ def graph(names: list[str], arrows: list[tuple[str, str]]) -> str:
 def put(text: str, part: str, page: Path) -> bool:
     """Put a part between its markers in a page; False if the page does not show it.
 
-    The first marker has a digest of what this program wrote. Raises ValueError where a person wrote between the markers,
-    which would be lost, and where they are no pair.
+    The first marker has a digest of what this program wrote. Raises ValueError where a person wrote between the
+    markers, which would be lost, and where they are no pair.
     """
     pattern = rf"<!-- {part} begins(?: ([0-9a-f]{{12}}))? -->\n(.*?)\n?<!-- {part} ends -->"
     old = page.read_text(encoding="utf-8")
@@ -129,8 +129,8 @@ def put(text: str, part: str, page: Path) -> bool:
     ((digest, written),) = found
     if written.strip() and digest != _digest(written):
         raise ValueError(
-            f"What stands between the markers of {part} in {page} is not what this program wrote: it would be lost. Move "
-            "it out from between them, empty what is left, and run this again."
+            f"What stands between the markers of {part} in {page} is not what this program wrote: it would be lost. "
+            "Move it out from between them, empty what is left, and run this again."
         )
     new = f"<!-- {part} begins {_digest(text)} -->\n{text.strip()}\n<!-- {part} ends -->"
     with atomic(page) as temporary:

@@ -227,7 +227,9 @@ def best_T(curve: Curve, loss: float = 0.01, *, confidence: float = 0.95, resamp
     best = int(mean.argmax())
     found = uncertainty(fit, {"optimum": {"resamples": resamples, "confidence": confidence}, "seed": 0})
     paired = Paired(-losses.T[:, None], torch.zeros(len(t)).numpy())
-    place, _, behind, behind_se, _ = choose(paired, t, torch.arange(len(t)).numpy(), loss)
+    chosen = choose(paired, t, torch.arange(len(t)).numpy(), loss)
+    assert chosen is not None  # all values are finite
+    place, _, behind, behind_se, _ = chosen
     return BestT(
         T=float(at[best]), low=float(found["T_star_low"]), high=float(found["T_star_high"]),
         spacing=float(curve.T.diff()[max(int((curve.T - at[best]).abs().argmin()) - 1, 0)]), confidence=confidence,

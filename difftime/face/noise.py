@@ -26,8 +26,11 @@ from difftime.face.data import Known, known
 from difftime.support.streams import stream
 
 Kind = Literal["standard", "matched", "full", "mixture", "flow"]
-MIXTURE = {"components": 4, "iterations": 500}
-FLOW = {"transforms": 3, "width": 64, "steps": 1000, "batch": 256, "learning_rate": 1e-3, "held_out": 0.1}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "mixture": {"components": 4, "iterations": 500},
+    "flow": {"transforms": 3, "width": 64, "steps": 1000, "batch": 256, "learning_rate": 1e-3, "held_out": 0.1},
+}
+"""The options of the kinds that have some, with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,18 @@ def _fitted(
     kind: Kind, sde: SDE, T: float, data: Known | None, shape: Sequence[int] | None, seed: int, options: dict[str, Any]
 ) -> tuple[tuple[int, ...], Noise]:
     """The shape of a point and the density of it, flat."""
-    allowed = {"mixture": MIXTURE, "flow": FLOW}.get(kind, {})
+    allowed = OPTIONS.get(kind, {})
     if unknown := options.keys() - allowed.keys():
         known_ones = f"it has {', '.join(allowed)}" if allowed else "it has none"
         raise ValueError(f"The p_noise {kind!r} has no option {', '.join(sorted(unknown))}: {known_ones}.")
     options = allowed | options
     if kind == "standard":
-        if (data is None) == (shape is None):
+        if data is not None and shape is None:
+            form = data.shape
+        elif data is None and shape is not None:
+            form = tuple(shape)
+        else:
             raise ValueError("The standard p_noise needs the shape of a point: give either data or shape=(...).")
-        form = tuple(shape) if data is None else data.shape
         return form, standard_noise(sde, T, (math.prod(form),))
     if data is None or shape is not None:
         raise ValueError(f"The p_noise {kind!r} is fitted: it needs data=..., the training data, and no shape.")
@@ -125,16 +131,16 @@ def _fitted(
 def _fit(kind: Kind, sde: SDE, T: float, data: Known, seed: str, options: dict[str, Any]) -> Noise:
     if kind == "matched":
         return matched_noise(sde, T, *data.marginals())
-    exact = isinstance(data.source, Mixture)
+    p = data.source if isinstance(data.source, Mixture) else None
     if kind == "mixture":
-        if exact:
-            return MixtureNoise.of(data.source.diffused(sde, T), data.source)
+        if p is not None:
+            return MixtureNoise.of(p.diffused(sde, T), p)
         x0 = data.points(torch.arange(data.n), stream(seed, "data"))
         return fit_mixture(x0, sde, T, **options, seed=seed)
     gaussian = FullGaussian.of(*diffused_moments(sde, T, *data.regular()))
     if kind == "full":
         return gaussian
-    if exact:
+    if p is not None:
         raise ValueError("A flow is fitted to points. Draw some from the Mixture: p.sample(n, generator).")
 
     def draw(index: Tensor, generator: torch.Generator) -> Tensor:

@@ -168,8 +168,8 @@ def _incomplete(results: Path, absent: Sequence[Path]) -> str:
     hint += "" if there.exists() else f"difftime partial {results}"
     return (
         f"The study in {results} is not complete; these are missing:\n{listed}{more}\nRun snakemake again. {hint}\n"
-        "If the folder was copied or unpacked, Snakemake takes its files for changed: snakemake --touch --cores 1 "
-        "tells it that they are not."
+        "If the folder was copied or unpacked, Snakemake takes its files for changed: snakemake --touch --forceall "
+        "--cores 1, before any setting is changed, tells it that they are not."
     )
 
 

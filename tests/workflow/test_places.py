@@ -93,9 +93,12 @@ def test_a_copy_of_a_finished_study_is_shown_at_once_and_done_after_a_touch(fini
         str(finished.results), str(copy.results)
     )
     before = {name: content for name, (_, content) in snapshot(copy.results).items()}
-    copy.snakemake("--touch", "--cores", "1")
+    copy.snakemake("--touch", "--forceall", "--cores", "1")
     assert copy.planned() == {}
     assert {name: content for name, (_, content) in snapshot(copy.results).items()} == before
+    # without --forceall Snakemake would know no setting of what is there, and see no change of any
+    copy.change(datasets__toy__training__steps=30)
+    assert copy.planned()["train"] == 2
 
 
 # Started elsewhere

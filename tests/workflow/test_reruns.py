@@ -12,9 +12,9 @@ MEASURES = ("elbo", "likelihood", "samples")
 CELLS = {"fetch", "cell", "train", "fit_noise", *MEASURES}
 """The rules that work on single cells and data sets."""
 FIGURES = {
-    "toy/mlp-16x1": {"fig1", "fig2", "fig4", "quality", "cost", "noises", "prediction"}, "toy": {"tradeoff"},
-    "other/mlp-16x1": {"fig2", "noises"}, "pictures/tiny": {"noises", "images"},
-    "pictures": {"table1", "learning", "tradeoff"},
+    "toy/mlp-16x1": {"fig1", "fig2", "fig4", "quality", "cost", "noises", "prediction", "tradeoff"},
+    "other/mlp-16x1": {"fig2", "noises"}, "pictures/tiny": {"noises", "images", "tradeoff"},
+    "pictures": {"table1", "learning"},
 }  # fmt: skip
 
 
