@@ -620,6 +620,23 @@ def test_every_configuration_that_comes_with_the_package_is_valid(path: Path) ->
     assert read_study(settings(path), path.name).grid()
 
 
+def test_the_papers_study_has_the_references_settings() -> None:
+    """Those of docs/paper-settings.md; nothing of the default study's own recipe reaches it."""
+    paper = read_study(settings(ROOT / "config" / "paper.yaml"), "paper.yaml")
+    for keys, _ in paper.grid():
+        cell, mnist = paper.cell(**keys), keys["dataset"] == "mnist"
+        training = cell.training.model_dump()
+        assert training == {
+            "weighting": "noise", "time_sampling": "uniform", "optimiser": "adam", "decay": "none", "clip": 1.0,
+            "learning_rate": 2e-4, "batch": 128, "ema": 0.9999,
+            "steps": 65_000 if mnist else 1_300_000, "warmup": 1000 if mnist else 5000,
+        }  # fmt: skip
+        network = cell.network
+        assert (network.dropout, network.fourier, network.pixel_prior, network.blocks) == (0.1, (), False, 4)
+        assert (network.width, network.multipliers) == ((64, (1, 2)) if mnist else (128, (1, 2, 2, 2)))
+        assert cell.data.flip is not mnist
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_editors_find_no_fault_in_the_configurations_that_come_with_the_package(path: Path) -> None:
     jsonschema.validate(settings(path), json.loads(SCHEMA.read_text()))
