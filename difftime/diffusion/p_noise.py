@@ -19,7 +19,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.sde import SDE, Gaussian, Noise
+from difftime.support.extras import lacks
 from difftime.support.memory import available
 from difftime.support.streams import stream
 
@@ -103,10 +104,10 @@ class _Beyond(Noise):
     """A density that has `gaussian` beside it, from which its expectations differ by little."""
 
     gaussian: FullGaussian
+    mean: Tensor = field(init=False, repr=False, compare=False)
 
-    @property
-    def mean(self) -> Tensor:
-        return self.gaussian.mean
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", self.gaussian.mean)
 
     @property
     def spread(self) -> Tensor:
@@ -268,8 +269,11 @@ def fit_mixture(
     A component that no more points than coordinates belong to is shrunk. Raises BadNoise if that would be so of all, or
     if x_T is not finite.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
+    except ModuleNotFoundError as error:
+        raise BadNoise(lacks("A p_noise of kind mixture", error, "study")) from error
 
     n, d = x0.shape
     what = f"A mixture of {components} Gaussians with full covariances in {d} dimensions"
@@ -301,7 +305,7 @@ def spline_flow(d: int, transforms: int, width: int) -> nn.Module:
     try:
         from zuko.flows import NSF
     except ModuleNotFoundError as error:
-        raise BadNoise("A p_noise of kind flow needs the package zuko, which is not there: pip install zuko") from error
+        raise BadNoise(lacks("A p_noise of kind flow", error, "flow")) from error
     flow = NSF(d, transforms=transforms, hidden_features=(width, width))
     for transform in flow.transform.transforms:
         # splines of equal bins and unit slopes

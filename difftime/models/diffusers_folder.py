@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from difftime.diffusion.sde import SDE, VE, VP, expand
 from difftime.diffusion.tabulated import Tabulated
 from difftime.models.foreign import CENTRED, UNIT, BadModel, Clock, ForeignModel, NoiseScore, Scale, square
+from difftime.support.extras import lacks
 from difftime.support.torchvision import cure_torchvision
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -222,8 +223,6 @@ def import_unet() -> Any:
     try:
         from diffusers import UNet2DModel
     except ModuleNotFoundError as error:
-        raise BadModel(
-            f"Models of diffusers need the package {error.name}, which is not installed: pip install 'difftime[models]'"
-        ) from error
+        raise BadModel(lacks("A model of diffusers", error, "models")) from error
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     return UNet2DModel

@@ -15,7 +15,10 @@ import numpy as np
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PARTS = ["Snakefile", "workflow", "profiles", "difftime", "config", "config.yaml", "environment.yml"]
+PARTS = [
+    "Snakefile", "workflow", "profiles", "difftime", "config", "config.yaml", "environment.yml",
+    "environment.post-deploy.sh",
+]  # fmt: skip
 RESULTS = "study results"
 """With a space, as folders have them."""
 STUDY: dict[str, Any] = {

@@ -1,6 +1,7 @@
 # The study, checked before anything runs, and what the rules need of it.
 
 import gc
+import os
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from snakemake.utils import min_version
 from difftime.figures import caption
 from difftime.images.listing import listing
 from difftime.study.collecting import Busy, hold
-from difftime.study.fingerprint import fingerprint
+from difftime.study.fingerprint import ROOT, fingerprint
 from difftime.study.registry import DERIVED, FIGURES, MEASUREMENTS
 from difftime.study.settings import (
     COLLECTED,
@@ -26,6 +27,8 @@ from difftime.study.settings import (
 min_version("9.15")
 # a DAG of thousands of jobs is millions of objects that live to the end: looking for garbage among them takes its time
 gc.set_threshold(500_000, 20, 20)
+# environment.post-deploy.sh, which knows no place, installs this code into the environment that Snakemake builds
+os.environ["DIFFTIME_CODE"] = str(ROOT.parent)
 
 try:
     STUDY = read_study(
