@@ -200,8 +200,6 @@ def scout(
         curve_of(name, judged[k], bits[k][:, half], behind[k][:, half], seed)
         for k, name in enumerate(names_of(p_noise)) if name in p_noise
     )  # fmt: skip
-    starts = [("standard", places[-1]), shortest(curves)] if bpd else []
-    solved = [solve(model, start, noises, p_noise, x0[~half][:bpd], batch, seed, device) for start in starts if start]
     starts = [start for start in (("standard", places[-1]), shortest(curves)) if start]
     ode = solved(model, starts, noises, p_noise, x0[~half][:bpd], batch, seed, device) if bpd else ()
     return Scouting(
@@ -270,6 +268,11 @@ def estimates(values: Float[Tensor, "times n"]) -> list[Bits]:
     return list(map(Bits, mean.tolist(), se.tolist()))
 
 
+def known(values: Float[Tensor, " n"]) -> Bits | None:
+    """Of one quantity over the images; None if any value is not finite."""
+    return estimates(values[None])[0] if bool(values.isfinite().all()) else None
+
+
 def curve_of(
     p_noise: str, starts: tuple[Judged, ...], bits: Float[Tensor, "times n"], behind: Float[Tensor, "times n"],
     seed: str,
@@ -304,17 +307,15 @@ def solved(
     x: Float[Tensor, "n d"], batch: int, seed: str, device: torch.device | None,
 ) -> tuple[Solved, ...]:  # fmt: skip
     """The ODE from each start, of which the first is the usual one."""
-    found, usual = [], torch.empty(0)
+    found: list[Solved] = []
+    usual = torch.zeros(len(x), dtype=torch.float64)
     for name, place in starts:
         noise = noises(place.T)[names_of(p_noise).index(name)]
         progress = Progress(f"ODE from T = {place.T:.4g}, {name} p_noise", len(x), "image")
         bits, nfe = solve(model, place.T, noise, x, batch, seed, device, progress)
         progress.close()
         usual = bits if not found else usual
-        known = [
-            estimates(values[None])[0] if bool(values.isfinite().all()) else None for values in (bits, bits - usual)
-        ]
-        found.append(Solved(name, place, *known, nfe=nfe, images=len(x), batch=min(batch, len(x))))
+        found.append(Solved(name, place, known(bits), known(bits - usual), nfe, len(x), min(batch, len(x))))
     return tuple(found)
 
 

@@ -116,8 +116,9 @@ def told(found: Scouting) -> str:
         parts.append(f"At the edge of the times: T* of {', '.join(edge)}.")
     if found.ode:
         rows = [
-            [one.p_noise, f"{one.place.T:.4g}", _bits(one.bits), _bits(one.behind, "+"), f"{one.nfe:.0f}"] for one in found.ode
-        ]  # fmt: skip
+            [one.p_noise, f"{one.place.T:.4g}", _bits(one.bits), _bits(one.behind, "+"), f"{one.nfe:.0f}"]
+            for one in found.ode
+        ]
         parts.append(
             "Probability-flow ODE:\n\n"
             + markdown_rows(["p_noise", "T", "bits per dimension", "more than usual", "evaluations (NFE)"], rows)
@@ -171,10 +172,8 @@ def run_export(named: Named, T: float, p_noise: str, to: Path, scouted: Path | N
     if not source.is_dir():
         raise BadModel(f"{named.model} is not a folder of diffusers: only such a model can be exported so far.")
     model, data = named.read()
-    if not model.epsilon < T <= model.T * (1 + 1e-9):
-        raise BadModel(f"{model.name} was trained from {model.epsilon:g} to {model.T:g}, so T cannot be {T:g}.")
-    place = noises_of(model, data.train, [p_noise])(T)[-1]
-    start = EarlyStart.at(model.to("cpu"), T, place)
+    noise = noises_of(model, data.train, [p_noise])(T)[-1]
+    start = EarlyStart.at(model.to("cpu"), T, noise)
     card = {} if scouted is None else card_of(read_scouting(scouted, model), p_noise, T)
     export(source, start, to, {"p_noise from": data.name} | card)
     return f"{to} starts at {model.clock.words(T)}, from the {p_noise} p_noise. {to / 'README.md'} says how it is used."
