@@ -108,7 +108,7 @@ def test_the_ode_has_the_true_bits_at_both_starts_and_needs_less_from_the_shorte
     assert (usual.p_noise, usual.place) == ("standard", found.usual.place)
     assert (short.p_noise, short.place) == found.chosen
     assert short.nfe < usual.nfe
-    assert usual.behind == scout.Bits(0, 0)
+    assert usual.behind == scout.Bits(0.0, 0.0)
     assert short.behind.mean == pytest.approx(short.bits.mean - usual.bits.mean)
     assert abs(short.behind.mean) < 0.01 + 4 * short.behind.se < 0.05
     truth = found.usual.bits.mean

@@ -210,6 +210,6 @@ def card_of(found: dict[str, Any], p_noise: str, T: float) -> dict[str, str]:
     }
     for one in found["ode"]:
         if math.isclose(one["place"]["T"], near["place"]["T"]) and one["p_noise"] == p_noise and one["bits"]:
-            card[f"bits per dimension of the ODE {at}"] = _bits(Bits(**one["bits"]))
+            card[f"bits per dimension of the ODE {at}, {one['images']} images"] = _bits(Bits(**one["bits"]))
             card[f"evaluations of the ODE (NFE) {at}"] = f"{one['nfe']:.0f}"
     return card
