@@ -201,7 +201,7 @@ def test_a_decaying_run_that_is_resumed_has_the_bits_of_one_that_was_not(
     recipe = replace(
         RECIPE, optimiser=optimiser, decay="cosine", time_sampling="lambda", block=10, checkpoint_minutes=1e-9
     )
-    options = {"T": T, "epsilon": EPSILON, "seeds": SEEDS, "name": "a cell", "cell": "digest"}
+    options = {"T": T, "epsilon": EPSILON, "seeds": SEEDS, "name": "a cell", "identity": {"cell": "digest"}}
     score, data = image_nets()
     whole = train(score, data, recipe=recipe, **options)
     draw, resume = module._draw, tmp_path / "resume.pt"
