@@ -83,14 +83,14 @@ def export(source: Path, start: EarlyStart, folder: Path, card: Mapping[str, str
         scheduler = source / "scheduler" if (source / "scheduler").is_dir() else source
         (whole / "scheduler").mkdir()
         shutil.copy(scheduler / "scheduler_config.json", whole / "scheduler")
-        kind = json.loads((scheduler / "scheduler_config.json").read_text())["_class_name"]
+        kind = json.loads((scheduler / "scheduler_config.json").read_text(encoding="utf-8"))["_class_name"]
         _save_prior(whole / "prior", start)
         index = {
             "_class_name": ["pipeline", "EarlyStartPipeline"], "_diffusers_version": version("diffusers"),
             "prior": ["prior", "Prior"], "scheduler": ["diffusers", kind], "unet": ["diffusers", "UNet2DModel"],
         }  # fmt: skip
-        (whole / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-        (whole / "README.md").write_text(model_card(start, dict(card or {})))
+        (whole / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        (whole / "README.md").write_text(model_card(start, dict(card or {})), encoding="utf-8")
         whole.rename(folder)
 
 
@@ -107,7 +107,7 @@ def _save_prior(place: Path, start: EarlyStart) -> None:
         "_class_name": "Prior", "shape": list(start.model.shape), "full": full, "index": start.index,
         "start": start.model.scale.start, "width": start.model.scale.width,
     }  # fmt: skip
-    (place / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     shutil.copy(CODE / "prior.py", place)
 
 
