@@ -66,9 +66,10 @@ docs-build: $(VENV)/docs  ## the documentation in docs/_build/html; runs the tut
 docs: docs-build  ## the documentation at http://localhost:8000
 	$(BIN)/python -m http.server 8000 --directory docs/_build/html
 
-lint: $(VENV)/test  ## style of Python and Snakemake files
+lint: $(VENV)/test  ## style of Python and Snakemake files, and types
 	ruff check .
 	ruff format --check .
+	mypy difftime
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 

@@ -65,10 +65,12 @@ class Evaluation:
 def cells() -> tuple[Cell, Cell]:
     """The paper's MNIST network, and the default study's, both on the 5,000 digits that need no download."""
     paper = read_files([ROOT / "config" / "paper.yaml"])
-    training = paper["datasets"]["mnist"]["training"] | {"time_sampling": "uniform", "steps": STEPS, "batch": BATCH}
+    own = {"time_sampling": "uniform", "optimiser": "adam", "decay": "none", "steps": STEPS, "batch": BATCH}
+    training = paper["datasets"]["mnist"]["training"] | own
     nets = {
         "paper": paper["nets"]["ncsnpp-mnist"] | {"compile": False, "training": training},
-        "unet-16": {"training": {"steps": SMALL_STEPS}},
+        # the reference knows no prior of pixels
+        "unet-16": {"training": {"steps": SMALL_STEPS}, "pixel_prior": False},
     }
     study = read_study(overrides={"nets": nets})
     return study.cell("mnist5k", "vp", "paper", T), study.cell("mnist5k", "vp", "unet-16", T)

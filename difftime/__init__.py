@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from difftime.diffusion.sde import VE as VE
     from difftime.diffusion.sde import VP as VP
     from difftime.diffusion.sde import SubVP as SubVP
+    from difftime.diffusion.tabulated import Tabulated as Tabulated
     from difftime.face.curve import BestT as BestT
     from difftime.face.curve import Curve as Curve
     from difftime.face.curve import best_T as best_T
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from difftime.face.measures import elbo as elbo
     from difftime.face.measures import log_likelihood as log_likelihood
     from difftime.face.measures import sample as sample
+    from difftime.face.model import Model as Model
+    from difftime.face.model import load_model as load_model
     from difftime.face.noise import PNoise as PNoise
     from difftime.face.noise import kl_bracket as kl_bracket
     from difftime.face.noise import p_noise as p_noise
@@ -37,9 +40,11 @@ __version__ = "0.2.0"
 _PLACES = {
     "difftime.diffusion.mixture": ("Mixture",),
     "difftime.diffusion.sde": ("SDE", "SubVP", "VE", "VP"),
+    "difftime.diffusion.tabulated": ("Tabulated",),
     "difftime.face.curve": ("BestT", "Curve", "best_T", "elbo_curve"),
     "difftime.face.data": ("Pixels",),
     "difftime.face.measures": ("elbo", "log_likelihood", "sample"),
+    "difftime.face.model": ("Model", "load_model"),
     "difftime.face.noise": ("PNoise", "kl_bracket", "p_noise"),
     "difftime.face.results": ("Elbo", "Estimate", "Likelihood", "NotPixels"),
     "difftime.face.score": ("Score",),

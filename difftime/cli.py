@@ -161,7 +161,7 @@ def _measure(run: Callable[..., Any], cell: Path, name: Measure, given: Path | N
     kind = family(read_cell(cell / "cell.json").data.kind)
     how = read_measurement(given or _settings_file(cell, name), kind, name)
     threads = options.pop("threads")
-    said = {key: value if key == "group" else str(value) for key, value in options.items()}
+    said: dict[str, Any] = {key: value if key == "group" else str(value) for key, value in options.items()}
     with recorded(cell, name, how.settings, p_noise=how.p_noise, threads=threads, **said) as did:
         did(run(cell, how.settings, how.p_noise, **options))
 
@@ -181,7 +181,7 @@ def train(
     from difftime.study.runs import recorded
     from difftime.training.parallel import joined
 
-    job = {"data_dir": str(data_dir), "threads": threads, "checkpoint_minutes": checkpoint_minutes}
+    job: dict[str, Any] = {"data_dir": str(data_dir), "threads": threads, "checkpoint_minutes": checkpoint_minutes}
     with joined() as group, recorded(cell, "train", group=group, **job) as did:
         did(run(cell, checkpoint_minutes=checkpoint_minutes, data_dir=data_dir, group=group))
 

@@ -64,15 +64,15 @@ def test_a_bar_in_a_cell_does_not_end_it() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_is_in_the_contents(page: Path) -> None:
-    contents = (ROOT / "docs" / "index.md").read_text()
+    contents = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     name = page.relative_to(ROOT / "docs").with_suffix("").as_posix()
     assert name == "index" or f"\n{name}\n" in contents
 
 
 def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_the_readmes_pictures_and_pages_exist() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text()):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8")):
         assert (ROOT / target).exists(), target

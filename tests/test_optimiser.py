@@ -194,9 +194,14 @@ def test_the_learning_rate_falls_to_0_by_a_half_cosine_after_its_rise() -> None:
     assert replace(recipe, decay="none").rate(199) == 3.0
 
 
-def test_a_decaying_run_that_is_resumed_has_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, decay="cosine", time_sampling="lambda", block=10, checkpoint_minutes=1e-9)
-    options = {"T": T, "epsilon": EPSILON, "seeds": SEEDS, "name": "a cell", "cell": "digest"}
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_a_decaying_run_that_is_resumed_has_the_bits_of_one_that_was_not(
+    tmp_path: Path, optimiser: Literal["adam", "muon"]
+) -> None:
+    recipe = replace(
+        RECIPE, optimiser=optimiser, decay="cosine", time_sampling="lambda", block=10, checkpoint_minutes=1e-9
+    )
+    options = {"T": T, "epsilon": EPSILON, "seeds": SEEDS, "name": "a cell", "identity": {"cell": "digest"}}
     score, data = image_nets()
     whole = train(score, data, recipe=recipe, **options)
     draw, resume = module._draw, tmp_path / "resume.pt"

@@ -12,7 +12,7 @@ PAGE = "before\n<!-- speed begins -->\n<!-- speed ends -->\nafter\n"
 
 def page(folder: Path, text: str) -> Path:
     path = folder / "page.md"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -20,26 +20,26 @@ def test_what_was_rendered_is_replaced_again_and_again_and_nothing_else(tmp_path
     path = page(tmp_path, PAGE)
     assert put("| a |\n", "speed", path)
     assert put("| b |\n", "speed", path)
-    assert path.read_text().startswith("before\n<!-- speed begins ")
-    assert path.read_text().endswith("\n| b |\n<!-- speed ends -->\nafter\n")
-    assert "| a |" not in path.read_text()
+    assert path.read_text(encoding="utf-8").startswith("before\n<!-- speed begins ")
+    assert path.read_text(encoding="utf-8").endswith("\n| b |\n<!-- speed ends -->\nafter\n")
+    assert "| a |" not in path.read_text(encoding="utf-8")
 
 
 def test_a_page_without_the_part_is_left_alone(tmp_path: Path) -> None:
     path = page(tmp_path, PAGE)
     assert not put("new", "findings", path)
-    assert path.read_text() == PAGE
+    assert path.read_text(encoding="utf-8") == PAGE
 
 
 @pytest.mark.parametrize("change", [("| a |", "| a |\n\nA word by hand."), ("| a |", "| 1 |")])
 def test_what_a_person_wrote_between_the_markers_is_not_deleted(tmp_path: Path, change: tuple[str, str]) -> None:
     path = page(tmp_path, PAGE)
     put("| a |", "speed", path)
-    by_hand = path.read_text().replace(*change)
-    path.write_text(by_hand)
+    by_hand = path.read_text(encoding="utf-8").replace(*change)
+    path.write_text(by_hand, encoding="utf-8")
     with pytest.raises(ValueError, match="would be lost"):
         put("| b |", "speed", path)
-    assert path.read_text() == by_hand
+    assert path.read_text(encoding="utf-8") == by_hand
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,13 @@ def test_markers_that_are_no_pair_are_refused_and_nothing_is_lost(tmp_path: Path
     path = page(tmp_path, broken)
     with pytest.raises(ValueError, match="one pair of markers"):
         put("new", "speed", path)
-    assert path.read_text() == broken
+    assert path.read_text(encoding="utf-8") == broken
 
 
 def test_every_part_has_a_page() -> None:
-    shown = {part for path in PAGES for part in re.findall(r"<!-- (\w+) begins[^>]*-->", path.read_text())}
+    shown = {
+        part for path in PAGES for part in re.findall(r"<!-- (\w+) begins[^>]*-->", path.read_text(encoding="utf-8"))
+    }
     assert shown == {"findings", "table1", "cheapest", "speed"}
 
 

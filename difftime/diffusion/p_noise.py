@@ -19,7 +19,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -104,10 +104,10 @@ class _Beyond(Noise):
     """A density that has `gaussian` beside it, from which its expectations differ by little."""
 
     gaussian: FullGaussian
+    mean: Tensor = field(init=False, repr=False, compare=False)
 
-    @property
-    def mean(self) -> Tensor:
-        return self.gaussian.mean
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", self.gaussian.mean)
 
     @property
     def spread(self) -> Tensor:

@@ -150,19 +150,25 @@ class Known(NamedTuple):
     @property
     def n(self) -> int:
         """How many points there are."""
-        return len(self.source.levels if isinstance(self.source, Pixels) else self.source)
+        return len(self._rows)
+
+    @property
+    def _rows(self) -> Tensor:
+        if isinstance(self.source, Mixture):
+            raise TypeError("A Mixture has no points of its own. Draw some: p.sample(n, generator).")
+        return self.source.levels if isinstance(self.source, Pixels) else self.source
 
     def marginals(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of every coordinate, `[d]`."""
         if isinstance(self.source, Mixture):
             return self.source.mean, self.source.variance
         if isinstance(self.source, Pixels):
-            parts = [Pixels(part, self.source.low, self.source.high).moments() for part in self._columns()]
+            parts = [
+                Pixels(part, self.source.low, self.source.high).moments()
+                for part in self._rows.flatten(1).split(COLUMNS, 1)
+            ]
             return torch.cat([part.mean for part in parts]), torch.cat([part.covariance.diagonal() for part in parts])
         return self.source.mean(0), self.source.var(0, correction=0)
-
-    def _columns(self) -> tuple[Tensor, ...]:
-        return self.source.levels.flatten(1).split(COLUMNS, 1)
 
     def moments(self) -> Moments:
         """Mean `[d]` and covariance `[d, d]`."""
@@ -179,10 +185,10 @@ class Known(NamedTuple):
 
     def points(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """These points, float64 `[n, d]`; pixels are dequantised afresh."""
+        part = self._rows[index]
         if isinstance(self.source, Pixels):
-            part = Pixels(self.source.levels[index], self.source.low, self.source.high)
-            return part.dequantised(generator).flatten(1)
-        return self.source[index]
+            return Pixels(part, self.source.low, self.source.high).dequantised(generator).flatten(1)
+        return part
 
 
 def known(data: Any) -> Known:

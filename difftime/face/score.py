@@ -32,12 +32,13 @@ class Score:
         sde: the forward diffusion that the network was trained with.
         predicts: `"noise"`, `"v"`, `"x0"` or `"score"`.
         T: the largest time that the network was trained for; nothing is asked of it beyond.
-        epsilon: the smallest one, where every integral over time begins.
+        epsilon: the smallest one, where every integral over time begins. There must be noise: 0 is for a VE that begins
+            with some.
 
     Raises:
         TypeError: if the network cannot be called, or has weights in half precision: near epsilon these do not resolve
             sigma_t.
-        ValueError: for another prediction, or unless 0 < epsilon < T.
+        ValueError: for another prediction, for times out of order, or without noise at epsilon.
 
     Example:
         >>> import difftime as dt, torch
@@ -57,8 +58,10 @@ class Score:
             raise TypeError(f"The network is called as net(x, t), but a {type(self.net).__name__} cannot be called.")
         if self.predicts not in get_args(Predicts):
             raise ValueError(f"predicts is one of {', '.join(get_args(Predicts))}, but is {self.predicts!r}.")
-        if not 0 < self.epsilon < self.T < math.inf:
-            raise ValueError(f"Times need 0 < epsilon < T, but epsilon = {self.epsilon} and T = {self.T}.")
+        if not 0 <= self.epsilon < self.T < math.inf:
+            raise ValueError(f"Times need 0 <= epsilon < T, but epsilon = {self.epsilon} and T = {self.T}.")
+        if not self.sde.variance(torch.tensor(self.epsilon, dtype=torch.float64)) > 0:
+            raise ValueError(f"There is no noise at epsilon = {self.epsilon}, and the ELBO is infinite. Use 1e-5.")
         if self.dtype not in (torch.float32, torch.float64):
             raise TypeError(
                 f"The network's weights are {self.dtype}. Near epsilon sigma_t is smaller than what that type keeps of "

@@ -16,7 +16,8 @@ from difftime.figures.settings import FigureSettings
 
 def by_parameters(rows: pd.DataFrame) -> dict[str, int]:
     """The networks from small to large, with their number of parameters."""
-    return rows.groupby("net", sort=False).parameters.first().sort_values(kind="stable").to_dict()
+    counts = rows.groupby("net", sort=False).parameters.first().sort_values(kind="stable")
+    return dict(zip(counts.index, counts.tolist(), strict=True))
 
 
 def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from difftime.figures import style
 from difftime.figures.settings import FigureSettings
+from difftime.tables.frames import rows_of
 
 COUNT = 12
 """Images of a strip, at most."""
@@ -27,7 +28,7 @@ GAP = 3
 def strip(rows: pd.DataFrame, count: int) -> np.ndarray:
     """The images of some rows beside each other, [height, width, 3] of uint8, white around each and at missing ones."""
     tiles = []
-    for row in rows.itertuples():
+    for row in rows_of(rows):
         planes = np.frombuffer(row.pixels, np.uint8).reshape(row.channels, row.size, row.size)
         image = np.broadcast_to(planes.transpose(1, 2, 0), (row.size, row.size, 3))
         tiles.append(np.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=255))

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from difftime.figures import style
 from difftime.figures.settings import FigureSettings
+from difftime.tables.frames import rows_of
 from difftime.tables.published import T_STAR
 
 METHODS = ("trained", "curve")
@@ -63,7 +64,7 @@ def _mark(axes: Axes, row: Any, place: float) -> None:
 
 def _panel(axes: Axes, rows: pd.DataFrame, names: list[str], noises: list[str]) -> None:
     """One family. A setting without a row was not studied with it, or had too few times with a finite ELBO."""
-    for row in rows.itertuples():
+    for row in rows_of(rows):
         offset = WIDE * ((noises.index(row.p_noise) + 0.5) / len(noises) - 0.5)
         _mark(axes, row, names.index(row.name_) + offset)
     for place, name in enumerate(names):

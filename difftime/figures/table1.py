@@ -54,7 +54,7 @@ def _rise(axes: Axes, rows: pd.DataFrame) -> None:
     known = rows[rows.bpd.notna()]
     if known.empty:
         return
-    last = known.loc[known["T"].idxmax()]
+    last = known.iloc[known["T"].argmax()]
     rows = rows[rows["T"] <= last["T"]]
     low = last.bpd + rows.kl_low_bpd - last.kl_high_bpd
     high = last.bpd + rows.kl_high_bpd - last.kl_low_bpd

@@ -53,7 +53,8 @@ class ImageData:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
-        return tuple(self.train.shape[1:])
+        channels, height, width = self.train.shape[1:]
+        return channels, height, width
 
     @property
     def d(self) -> int:
@@ -73,7 +74,7 @@ def _data(name: str, train: Tensor, test: Tensor) -> ImageData:
         )
     digest = hashlib.sha256(f"{tuple(train.shape)} {tuple(test.shape)}".encode())
     for images in (train, test):
-        digest.update(images.contiguous().numpy())
+        digest.update(images.contiguous().numpy().data)
     return ImageData(name, train, test, digest.hexdigest())
 
 
@@ -292,10 +293,17 @@ def _in_archive(place: Path, remedy: str) -> Iterator[tuple[str, bytes]]:
     """The same from the archive, without unpacking it on disk, in the order of CIFAR10_FILES."""
     try:
         with tarfile.open(place) as archive:
-            contents = {name: archive.extractfile(f"{CIFAR10_FOLDER}/{name}").read() for name in CIFAR10_FILES}
+            contents = {name: _member(archive, f"{CIFAR10_FOLDER}/{name}") for name in CIFAR10_FILES}
     except Exception as error:  # a damaged archive can fail in any way
         raise BadImages(f"{place} cannot be read ({error}). {remedy}") from error
     yield from contents.items()
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    opened = archive.extractfile(name)
+    if opened is None:
+        raise BadImages(f"{name} is no file")
+    return opened.read()
 
 
 # 5,000 images of MNIST that need no download
@@ -340,11 +348,12 @@ def held_out(name: str, share: float) -> bool:
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") < share * 2**64
 
 
-def _check_share(test_share: float | None, where: str) -> None:
+def _checked_share(test_share: float | None, where: str) -> float:
     if test_share is None:
         raise BadImages(f"{where} is not split. Split it into train and test, or set test_share.")
     if not 0 < test_share < 1:
         raise BadImages(f"test_share is {test_share}, but must lie between 0 and 1.")
+    return test_share
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -367,8 +376,8 @@ def _splits(path: Path, test_share: float | None) -> tuple[list[Path], list[Path
     halves = [path / "train", path / "test"]
     if not any(half.is_dir() for half in halves):
         files = _listed(path)
-        _check_share(test_share, str(path))
-        chosen = [held_out(file.name, test_share) for file in files]
+        share = _checked_share(test_share, str(path))
+        chosen = [held_out(file.name, share) for file in files]
         train, test = ([f for f, c in zip(files, chosen, strict=True) if c == test] for test in (False, True))
         if not (train and test):
             raise BadImages(
@@ -563,8 +572,8 @@ def _alike(arrays: Any, key: str, images: np.ndarray) -> bool:
 
 def _shared_out(images: np.ndarray, path: Path, test_share: float | None) -> tuple[Tensor, Tensor]:
     """One array's training and test images."""
-    _check_share(test_share, str(path))
-    test = np.array([held_out(str(i), test_share) for i in range(len(images))], dtype=bool)
+    share = _checked_share(test_share, str(path))
+    test = np.array([held_out(str(i), share) for i in range(len(images))], dtype=np.bool_)
     return _tensor(images[~test]), _tensor(images[test])
 
 

@@ -73,8 +73,12 @@ def export(source: Path, start: EarlyStart, folder: Path, card: Mapping[str, str
 
     `card` are lines of the model card: what was measured, and its value. Raises BadModel if `folder` exists.
     """
+    from diffusers.models.modeling_utils import ModelMixin
+
     if folder.exists():
         raise BadModel(f"{folder} exists already. Give another place, or delete it.")
+    if not isinstance(start.model.net, ModelMixin):
+        raise BadModel(f"{start.model.name} is no model of diffusers, and only such models are exported.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
         whole = Path(place) / folder.name

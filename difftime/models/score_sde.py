@@ -201,25 +201,25 @@ class Form:
 def _ours(network: NCSNpp) -> Iterator[nn.Module]:
     """The layers of our network in the order of theirs; a block's attention is a layer of its own."""
 
-    def parts(block: ResidualBlock) -> Iterator[nn.Module]:
+    def parts(block: nn.Module) -> Iterator[nn.Module]:
         yield block
-        if not isinstance(block.attention, nn.Identity):
-            yield block.attention
+        if not isinstance(attention := block.get_submodule("attention"), nn.Identity):
+            yield attention
 
     yield from (network.embed.first, network.embed.second, network.first)
     for k, level in enumerate(network.encoder):
-        for block in level:
+        for block in level.children():
             yield from parts(block)
         if k < len(network.downs):
             yield network.downs[k]
             if network.pyramid:
-                yield network.pyramid[k][1]
+                yield network.pyramid[k].get_submodule("1")
     for block in network.middle:
         yield from parts(block)
     for k, level in enumerate(network.decoder):
         if k > 0:
             yield network.ups[k - 1]
-        for block in level:
+        for block in level.children():
             yield from parts(block)
     yield from (network.norm, network.last)
 

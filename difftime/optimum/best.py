@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from difftime.optimum.curves import Curve, predicted_curves, trained_curve
+from difftime.tables.frames import parts_of
 from difftime.tables.paired import Paired, one_set_of_images, over_seeds
 from difftime.tables.parquet import CURVE, shaped
 
@@ -41,7 +42,7 @@ def curves_of(tables: Tables) -> Iterator[tuple[dict[str, str], dict[str, pd.Dat
     """Every curve by its key columns, with its part of the tables."""
     one_set_of_images(tables["elbo"])
     names = ("elbo", "curve", "elbo_units", "curve_units")
-    parts = {name: dict(iter(tables[name].groupby(CURVE, sort=False))) for name in names}
+    parts = {name: parts_of(tables[name], CURVE) for name in names}
     for keys in dict.fromkeys([*parts["elbo"], *parts["curve"]]):
         own = {name: part.get(keys, tables[name].iloc[:0]) for name, part in parts.items()}
         yield dict(zip(CURVE, keys, strict=True)), own
@@ -49,8 +50,8 @@ def curves_of(tables: Tables) -> Iterator[tuple[dict[str, str], dict[str, pd.Dat
 
 def _by_method(own: Tables) -> dict[str, Curve]:
     trained = trained_curve(own["elbo"], own["elbo_units"])
-    found = predicted_curves(own["curve"], own["elbo"], own["curve_units"])
-    return ({"trained": trained} if trained else {}) | found
+    found: dict[str, Curve] = {"trained": trained} if trained else {}
+    return found | predicted_curves(own["curve"], own["elbo"], own["curve_units"])
 
 
 def _optimum_of(curve: Curve, own: Tables, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from difftime.tables.frames import rows_of
 from difftime.tables.paired import CHOICE, ERRORS, Paired, one_set_of_images
 from difftime.tables.parquet import CURVE, shaped
 from difftime.tables.render import latex, markdown_rows, plus_minus
@@ -158,7 +159,7 @@ def texts(frame: pd.DataFrame) -> dict[str, str]:
             "–" if math.isnan(row.standard_T) else f"T = {row.standard_T:g}",
             plus_minus(row.standard_cost, math.nan, 0), "–" if math.isnan(row.saved) else f"{row.saved:.0%}",
         ]
-        for row in frame.itertuples()
+        for row in rows_of(frame)
     ]  # fmt: skip
     losses = ", ".join(f"{loss:g}" for loss in frame.loss.unique())
     note = (

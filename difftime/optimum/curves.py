@@ -31,11 +31,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
+from difftime.tables.frames import parts_of
 from difftime.tables.paired import cube, standard_error
 
 FINE = 2001
@@ -44,34 +46,54 @@ FEW = 4
 """Models that a curve of at least three times as many cells is also predicted from."""
 
 
-class Curve(ABC):
+@runtime_checkable
+class Curve(Protocol):
     """The mean ELBO over T; bits per dimension count with a minus sign, so that the best is the largest."""
 
-    fine: np.ndarray
-    """The times at which it is looked at."""
-    places: np.ndarray
-    """The times between which it is interpolated."""
-    trained: np.ndarray
-    """T of the cells that it is from."""
-    left_out: int
-    """How many more cells there are, without a finite value of every seed and unit."""
-    seeds: int
-    n: int
-    """How many seeds, or images of a single seed, are resampled. Of 1 there is no interval."""
-    known_se: float
-    """A standard error that all values share, and no resample shows."""
+    @property
+    def fine(self) -> np.ndarray:
+        """The times at which it is looked at."""
+        ...
 
-    @abstractmethod
+    @property
+    def places(self) -> np.ndarray:
+        """The times between which it is interpolated."""
+        ...
+
+    @property
+    def trained(self) -> np.ndarray:
+        """T of the cells that it is from."""
+        ...
+
+    @property
+    def left_out(self) -> int:
+        """How many more cells there are, without a finite value of every seed and unit."""
+        ...
+
+    @property
+    def seeds(self) -> int: ...
+
+    @property
+    def n(self) -> int:
+        """How many seeds, or images of a single seed, are resampled. Of 1 there is no interval."""
+        ...
+
+    @property
+    def known_se(self) -> float:
+        """A standard error that all values share, and no resample shows."""
+        ...
+
     def elbo(self) -> np.ndarray:
         """At the times `fine`."""
+        ...
 
-    @abstractmethod
     def resampled(self, resamples: int, seed: int) -> np.ndarray:
         """[resamples, fine], of whole curves: their values are paired over seeds and images."""
+        ...
 
-    @abstractmethod
     def se(self, resamples: int, seed: int) -> np.ndarray:
         """The standard error of `elbo`; NaN for a single seed of a known density."""
+        ...
 
 
 def searched(T: np.ndarray) -> np.ndarray:
@@ -80,7 +102,7 @@ def searched(T: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class DensityCurve(Curve):
+class DensityCurve:
     """KL [T] and G [seeds, T] of a known density: the ELBO is -entropy - KL - G, Eq. 11."""
 
     T: np.ndarray
@@ -124,7 +146,7 @@ class DensityCurve(Curve):
         return np.hypot(np.interp(self.fine, self.T, standard_error(self.gaps, 0)), self.known_se)
 
 
-class ImageCurve(Curve):
+class ImageCurve(ABC):
     """Bits per dimension of images: seeds and images are resampled, whole images across all T."""
 
     known_se = 0.0
@@ -288,51 +310,49 @@ def predicted_gap(models: dict[float, _Gap], T: np.ndarray) -> np.ndarray:
     return np.exp(np.hstack([*parts, models[ends[-1]](T[ends[-1] <= T])]))
 
 
-def predicted_curves(
-    running: pd.DataFrame, rows: pd.DataFrame, units: pd.DataFrame
-) -> dict[str, DensityCurve | PredictedBits]:
+def predicted_curves(running: pd.DataFrame, rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Curve]:
     """By method, from the tables curve, elbo and, of images, curve_units of one curve; nothing without a finite model.
 
     curve: from all cells; few: from FEW of them, evenly spread, of at least three times as many; one: from that of the
     largest T alone.
     """
     every = (running if units.empty else units)["T"].nunique()
-    if len(units):
-        models: dict[float, _Gap | BitsModel] = {}
-        for T, own in units.groupby("T"):
-            t, values = cube(own, "elbo_bpd", "t")
-            if np.isfinite(values).all():
-                models[T] = BitsModel(t, values)
-    else:
+    bits, gaps = _bits_models(units), {}
+    if units.empty:
         good = running.groupby("T").gap.transform(lambda gap: bool(np.isfinite(gap).all() and (gap > 0).all()))
         running = running[good.astype(bool)]
-        models = {T: _Gap(own) for T, own in running.groupby("T")}
-    if not models:
+        gaps = {T: _Gap(own) for T, own in parts_of(running, "T", sort=True).items()}
+    starts = {T: model.start for T, model in (bits or gaps).items()}
+    if not starts:
         return {}
-    times = [*models]
-    chosen = {"curve": _reaching(models, times)}
+    times = [*starts]
+    chosen = {"curve": _reaching(starts, times)}
     if len(times) >= 3 * FEW:
         spread = [times[round(k * (len(times) - 1) / (FEW - 1))] for k in range(FEW)]
-        chosen["few"] = _reaching(models, spread)
+        chosen["few"] = _reaching(starts, spread)
     if len(times) > 1:
         chosen["one"] = times[-1:]
-    found = {}
+    found: dict[str, Curve] = {}
     for method, own in chosen.items():
-        low = own[0] if len(own) > 1 else max(times[0] if len(times) > 1 else 0.0, models[own[0]].start)
+        low = own[0] if len(own) > 1 else max(times[0] if len(times) > 1 else 0.0, starts[own[0]])
         fine, left_out = np.linspace(low, own[-1], FINE), every - len(own) if method == "curve" else 0
-        of_method = {T: models[T] for T in own}
         if len(units):
-            found[method] = PredictedBits(of_method, fine, left_out)
+            found[method] = PredictedBits({T: bits[T] for T in own}, fine, left_out)
         else:
-            found[method] = _predicted_density(running, rows, of_method, fine, left_out)
+            found[method] = _predicted_density(running, rows, {T: gaps[T] for T in own}, fine, left_out)
     return found
 
 
-def _reaching(models: dict, times: list[float]) -> list[float]:
+def _bits_models(units: pd.DataFrame) -> dict[float, BitsModel]:
+    cubes = {T: cube(own, "elbo_bpd", "t") for T, own in parts_of(units, "T", sort=True).items()}
+    return {T: BitsModel(t, values) for T, (t, values) in cubes.items() if np.isfinite(values).all()}
+
+
+def _reaching(starts: dict[float, float], times: list[float]) -> list[float]:
     """The last of `times`, and those before as far as the running ELBO of each next one begins at or below it."""
     chosen = times[-1:]
     for T in reversed(times[:-1]):
-        if models[chosen[0]].start > T * (1 + 1e-9):
+        if starts[chosen[0]] > T * (1 + 1e-9):
             break
         chosen.insert(0, T)
     return chosen

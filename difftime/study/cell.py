@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -62,7 +63,7 @@ from difftime.support.files import expanded
 from difftime.support.streams import stream
 from difftime.training.checkpoint import BadFile, load_tensors, load_weights, save_weights
 from difftime.training.data import ImageSample, MixtureSample, TrainingData
-from difftime.training.nets.images import ImageNets, usable
+from difftime.training.nets.images import ImageNets, Precision, usable
 from difftime.training.nets.mlp import MLP
 from difftime.training.nets.ncsnpp import NCSNpp
 from difftime.training.train import Recipe
@@ -235,7 +236,7 @@ def build_sde(settings: SDESettings) -> SDE:
 def build_mixture(settings: MixtureSettings) -> Mixture:
     if settings.stds is not None:
         return Mixture.from_stds(settings.weights, settings.means, settings.stds)
-    return Mixture.from_covariances(settings.weights, settings.means, settings.covariances)
+    return Mixture.from_covariances(settings.weights, settings.means, settings.covariances or ())
 
 
 def read_images(settings: ImageSettings, data_dir: Path) -> ImageData:
@@ -251,7 +252,7 @@ def read_images(settings: ImageSettings, data_dir: Path) -> ImageData:
 
 
 def image_nets(
-    network: NCSNppSettings, images: ImageData, seeds: list[str], precision: str, device: torch.device
+    network: NCSNppSettings, images: ImageData, seeds: list[str], precision: Precision, device: torch.device
 ) -> ImageNets:
     """Networks with fresh weights. Raises BadImages or BadSettings if the images do not fit them."""
     channels, height, width = images.shape
@@ -268,7 +269,7 @@ def image_nets(
 
 
 def build(
-    cell: Cell, *, data_dir: Path = Path("data"), precision: str | None = None, device: str = "cpu"
+    cell: Cell, *, data_dir: Path = Path("data"), precision: Precision | None = None, device: str = "cpu"
 ) -> MixtureProblem | ImageProblem:
     """The objects of a cell, its networks freshly initialised. Raises BadImages, or BadSettings if they do not fit.
 
@@ -277,7 +278,7 @@ def build(
     """
     sde = build_sde(cell.diffusion)
     seeds = [f"{cell.seed}/{cell.dataset}/{k}" for k in range(cell.seeds)]
-    common = {
+    common: dict[str, Any] = {
         "name": cell.name, "digest": cell.digest(), "sde": sde, "epsilon": cell.diffusion.epsilon, "T": cell.T,
         "seeds": seeds,
     }  # fmt: skip

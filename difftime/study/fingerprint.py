@@ -51,7 +51,7 @@ def _merged(parts: list[ast.expr]) -> list[ast.expr]:
     merged: list[ast.expr] = []
     for plain, group in groupby(parts, _text):
         if plain:
-            text = "".join(part.value for part in group)
+            text = "".join(str(part.value) for part in group if isinstance(part, ast.Constant))
             merged += [ast.Constant(text)] if text else []
         else:
             merged += group
@@ -76,11 +76,13 @@ def written(node: object) -> str:
 @cache
 def _parsed(module: str) -> tuple[str, frozenset[str]]:
     """The module's code without comments, docstrings and layout, and the modules of the package it imports."""
-    tree = ast.parse(_path(module).read_bytes())  # bytes: UTF-8 in every locale
+    if (path := _path(module)) is None:
+        raise FileNotFoundError(f"difftime has no module {module}.")
+    tree = ast.parse(path.read_bytes())  # bytes: UTF-8 in every locale
     imported = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "difftime":
-            package = ".".join(node.module.split(".")[1:])
+        if isinstance(node, ast.ImportFrom) and (source := node.module or "").split(".")[0] == "difftime":
+            package = ".".join(source.split(".")[1:])
             names = [f"{package}.{alias.name}" if package else alias.name for alias in node.names]
             imported |= {name if _path(name) else package for name in names} - {""}
     return written(tree), frozenset(imported)

@@ -28,13 +28,14 @@ def job(snakemake: Any, module: str | None = None) -> Iterator[None]:
         if module is not None:
             require(snakemake.params.code, module)
         yield
-    except (BadSettings, OtherCode, OSError, *_of_the_block()) as error:
+    except _known() as error:
         log.error("difftime: %s", error)
         print(f"difftime: {error}", file=sys.stderr)
         sys.exit(1)
 
 
-def _of_the_block() -> tuple[type[Exception], ...]:
-    """Errors whose message is meant for a person, of the modules that the block has imported."""
+def _known() -> tuple[type[Exception], ...]:
+    """Errors whose message is meant for a person, also those of the modules that the block has imported."""
     names = {"difftime.tables.parquet": "BadTable", "difftime.images.readers": "BadImages"}
-    return tuple(getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules)
+    imported = (getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules)
+    return BadSettings, OtherCode, OSError, *imported

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from difftime.tables.frames import parts_of, rows_of
 from difftime.tables.paired import CHOICE, difference, one_set_of_images, over_seeds
 from difftime.tables.parquet import CELL, CURVE, shaped
 from difftime.tables.published import SOURCE, TABLE1
@@ -31,9 +32,7 @@ def table1(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     one_set_of_images(bpd, elbo)
     trained = tables["training"].set_index(CELL)
     units = {name: _per_unit(tables[f"{name}_units"], name) for name in MEANS}
-    of_cells = {
-        name: dict(iter(frame.groupby(CHOICE, sort=False))) for name, frame in (("likelihood", bpd), ("elbo", elbo))
-    }
+    of_cells = {name: parts_of(frame, CHOICE) for name, frame in (("likelihood", bpd), ("elbo", elbo))}
     rows = []
     for choice in dict.fromkeys([*of_cells["likelihood"], *of_cells["elbo"]]):
         key = dict(zip(CHOICE, choice, strict=True))
@@ -46,7 +45,7 @@ def table1(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
         for table, column in (("likelihood", "bpd"), ("elbo", "elbo_bpd")):
             if choice in of_cells[table]:
                 own = of_cells[table][choice]
-                row |= own[[*MEANS[table]]].mean().to_dict()
+                row |= dict(zip(MEANS[table], own[[*MEANS[table]]].mean(), strict=True))
                 row[column], row[f"{column}_se"] = over_seeds(own[column], own[f"{column}_se"].mean())
                 against = (*choice[:3], "standard", row["against_T"])
                 row[f"delta_{column}"], row[f"delta_{column}_se"] = difference(
@@ -107,7 +106,7 @@ def table1_rows(frame: pd.DataFrame) -> list[list[str]]:
             "" if math.isnan(row.paper_bpd) else f"{row.paper_bpd:.2f}",
             "" if math.isnan(row.paper_nfe) else f"{row.paper_nfe:g}",
         ]
-        for row in order.itertuples()
+        for row in rows_of(order)
     ]  # fmt: skip
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def _broken(frame: pd.DataFrame, column: Column) -> list[tuple[str, int]]:
     there = values[~null]
     rules = [] if column.nullable else [("is null", int(null.sum()))]
     if column.type in ("string", "binary", "bool"):
-        kind = {"string": str, "binary": bytes, "bool": (bool, np.bool_)}[column.type]
+        kind = {"string": (str,), "binary": (bytes,), "bool": (bool, np.bool_)}[column.type]
         return [*rules, (f"is not of type {column.type}", sum(not isinstance(value, kind) for value in there))]
     try:
         number = there.to_numpy(float)
@@ -111,7 +112,7 @@ def empty(table: str) -> pd.DataFrame:
     return arrow_schema(table).empty_table().to_pandas()
 
 
-def shaped(rows: Iterable[dict[str, object]], table: str) -> pd.DataFrame:
+def shaped(rows: Iterable[Mapping[Any, object]], table: str) -> pd.DataFrame:
     """Rows as a frame with the columns and types of a table; what a row lacks is null."""
     frame = pd.DataFrame(list(rows), columns=[column.name for column in TABLES[table]])
     arrays = [pa.array(frame[column.name], arrow.type, from_pandas=True) for column, arrow in _fields(table)]

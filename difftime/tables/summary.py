@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from difftime.tables.frames import parts_of
 from difftime.tables.paired import CHOICE, over_seeds
 from difftime.tables.parquet import CELL, CURVE, shaped
 from difftime.tables.schema import TABLES
@@ -31,8 +32,8 @@ def summary(tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> 
         for table, columns in quantities.items():
             mixtures = tables[table].dataset.map(lambda name: settings["kinds"][name] == "mixture").astype(bool)
             own = tables[table][mixtures == known]
-            groups = own.groupby("sampler", sort=False) if table == "samples" else [("", own)]
-            for sampler, part in groups:
+            groups = parts_of(own, "sampler") if table == "samples" else {"": own}
+            for sampler, part in groups.items():
                 prefix = f"{sampler}:" if sampler else ""
                 for column in columns:
                     rows += _rows(part, table, column, prefix, known)

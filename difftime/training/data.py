@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -82,8 +83,9 @@ class ImageSample:
         return self.images.device
 
     def draw(self, seed: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-        n, options = size[0] * size[1], {"generator": generator, "device": self.device}
-        images = self.images[torch.randint(len(self.images), (n,), **options)]
+        uniform = partial(torch.rand, generator=generator, device=self.device)
+        n = size[0] * size[1]
+        images = self.images[torch.randint(len(self.images), (n,), generator=generator, device=self.device)]
         if self.flip:
-            images = flip(images, torch.rand(n, **options) < 0.5)
-        return scaled(images, torch.rand(images.shape, **options)).view(*size, self.d)
+            images = flip(images, uniform(n) < 0.5)
+        return scaled(images, uniform(images.shape)).view(*size, self.d)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+
+from difftime.training.nets.networks import Networks
 
 SMALLEST = 8
 """Matrices with fewer rows or columns have no singular values worth to be made equal."""
@@ -15,20 +17,21 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def adam(
-    net: nn.Module, parameters: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], count: Tensor,
+    net: Networks, parameters: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], count: Tensor,
     rate: float,
 ) -> None:  # fmt: skip
     """Kingma and Ba (2015), with betas 0.9 and 0.999."""
     # the kernel itself: constructing torch.optim.Adam imports the compiler, for a second, and each of its steps takes
     # three times as long
+    first, second = moments
     torch._fused_adam_(
-        parameters, gradients, *moments, [], len(gradients) * [count], amsgrad=False, maximize=False,
+        parameters, gradients, first, second, [], len(gradients) * [count], amsgrad=False, maximize=False,
         beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8,
     )  # fmt: skip
 
 
 def muon(
-    net: nn.Module, parameters: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], count: Tensor,
+    net: Networks, parameters: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], count: Tensor,
     rate: float,
 ) -> None:  # fmt: skip
     """Muon (Jordan et al., 2024): the step of a matrix has equal singular values. Other weights take Adam's step.
@@ -40,13 +43,8 @@ def muon(
     for own in models:
         rows = list(zip(*own, strict=True))
         matrices, others = ([row for row in rows if _is_matrix(row[0]) == wanted] for wanted in (True, False))
-        adam(
-            net,
-            *(list(column) for column in zip(*((p, g) for p, g, _, _ in others), strict=True)),
-            [list(column) for column in zip(*((m, v) for _, _, m, v in others), strict=True)],
-            count,
-            rate,
-        )
+        vectors, slopes, *own_moments = ([row[k] for row in others] for k in range(4))
+        adam(net, vectors, slopes, own_moments, count, rate)
         _orthogonal_steps([row[:3] for row in matrices], rate)
 
 

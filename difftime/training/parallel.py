@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from difftime.support.signals import Interrupted, asked_to_stop
+from difftime.training.nets.networks import Networks
 
 log = logging.getLogger("difftime")
 
@@ -81,7 +82,7 @@ class Group:
                 mine = todo[start : start + self.size][self.rank : self.rank + 1]
                 yield [result for results in self.gather([work(item) for item in mine]) for result in results]
 
-    def wrapped(self, net: nn.Module) -> nn.Module:
+    def wrapped(self, net: Networks) -> nn.Module:
         """The network as `pullback` takes it."""
         return net if self.size == 1 else DistributedDataParallel(net)
 
@@ -90,13 +91,14 @@ class Group:
 
         That is the parameters' gradients of the processes' mean loss, each process giving its own loss's.
         """
-        if self.size == 1:
+        if isinstance(net, Networks):
             return net.pullback(x, t)
         output, parameters = net(x, t), list(net.parameters())
 
         def gradients(slope: Tensor) -> list[Tensor]:
             output.backward(slope)
-            found = [parameter.grad for parameter in parameters]
+            # the wrapper refuses a parameter that the loss does not reach
+            found = [cast(Tensor, parameter.grad) for parameter in parameters]
             for parameter in parameters:
                 parameter.grad = None
             return found

@@ -27,6 +27,7 @@ from difftime.support.signals import Interrupted, asked_to_stop
 from difftime.support.streams import stream
 from difftime.training.checkpoint import BadFile, load_resume, save_resume
 from difftime.training.data import TrainingData
+from difftime.training.nets.networks import Networks
 from difftime.training.optimisers import adam, muon
 from difftime.training.parallel import ALONE, Group
 
@@ -152,8 +153,10 @@ class _Run:
     def __init__(
         self, score: NetScore, recipe: Recipe, identity: Mapping[str, str], resume: Path | None, group: Group
     ) -> None:
+        if not isinstance(score.net, Networks):
+            raise TypeError(f"Networks are trained, one per seed, but this is a {type(score.net).__name__}.")
         self.net, self.recipe, self.identity, self.resume, self.group = score.net, recipe, identity, resume, group
-        self.parameters = list(self.net.parameters())
+        self.parameters: list[Tensor] = list(self.net.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.moments = [[torch.zeros_like(p) for p in self.average] for _ in range(2)]
         self.count = torch.zeros((), device=self.average[0].device)
@@ -264,8 +267,8 @@ def train(
         inside=(data.unit, len(seeds) * recipe.batch),
     )  # fmt: skip
     score.net.train()
-    net = group.wrapped(score.net)
-    own = [] if group.first else ["process", group.rank]
+    net = group.wrapped(run.net)
+    own: list[str | int] = [] if group.first else ["process", group.rank]
     with asked_to_stop() as stop:
         while run.block < blocks:
             first = run.block * recipe.block

@@ -5,19 +5,21 @@ images = pipe(batch_size=16, num_inference_steps=20).images
 """
 
 from itertools import pairwise
+from typing import Any, Literal
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from torch import Tensor
 
 
 class EarlyStartPipeline(DiffusionPipeline):
     """Starts from `prior` at its index instead of from pure noise at the last one, and ends at index 0."""
 
-    def __init__(self, unet, scheduler, prior) -> None:
+    def __init__(self, unet: Any, scheduler: Any, prior: Any) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, prior=prior)
 
-    def levels(self):
+    def levels(self) -> tuple[Tensor, Tensor]:
         """alpha and sigma of every index, in float64."""
         log_signal = torch.log1p(-self.scheduler.betas.double().cpu()).cumsum(0)
         return (0.5 * log_signal).exp(), (-torch.expm1(log_signal)).sqrt()
@@ -30,7 +32,7 @@ class EarlyStartPipeline(DiffusionPipeline):
         nearest = (level - wanted[:, None]).abs().argmin(1).tolist()
         return sorted(set(nearest), reverse=True)
 
-    def noise(self, x, index: int, alpha: float, sigma: float):
+    def noise(self, x: Tensor, index: int, alpha: float, sigma: float) -> Tensor:
         """The network's estimate of the noise in x."""
         output = self.unet(x, torch.tensor(float(index), device=x.device)).sample[:, : x.shape[1]]
         kind = self.scheduler.config.prediction_type
@@ -40,8 +42,14 @@ class EarlyStartPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def __call__(
-        self, batch_size=1, num_inference_steps=20, generator=None, z=None, sampler="dpm_solver_2m", output_type="pil"
-    ):
+        self,
+        batch_size: int = 1,
+        num_inference_steps: int = 20,
+        generator: torch.Generator | None = None,
+        z: Tensor | None = None,
+        sampler: Literal["dpm_solver_2m", "ddim"] = "dpm_solver_2m",
+        output_type: Literal["pil", "np", "latent"] = "pil",
+    ) -> ImagePipelineOutput:
         """`z`: standard normal numbers [n, channels, height, width] to start from; else drawn by the generator."""
         if sampler not in ("dpm_solver_2m", "ddim"):
             raise ValueError(f"The sampler is dpm_solver_2m or ddim, not {sampler!r}.")

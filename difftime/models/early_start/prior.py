@@ -23,4 +23,4 @@ class Prior(ModelMixin, ConfigMixin):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """x_T from z [n, *shape]."""
         flat = z.flatten(1)
-        return (self.mean + (flat @ self.factor.T if self.config.full else self.factor * flat)).reshape(z.shape)
+        return (self.mean + (flat @ self.factor.T if self.config["full"] else self.factor * flat)).reshape(z.shape)

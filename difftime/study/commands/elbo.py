@@ -192,9 +192,9 @@ def _of_images(
     rows, single = [], []
     for i, (name, noise) in enumerate(zip(p_noise, noises, strict=True)):
         bracket = problem.bracket(noise)
-        of_kl = {"kl_low": bracket.lower, "kl_high": bracket.upper} if bracket else {}
-        of_kl |= {f"{name}_bpd": nats / (d * LN2) for name, nats in of_kl.items()}
-        of_kl = {name: finite(value) for name, value in of_kl.items()}
+        nats = {"kl_low": bracket.lower, "kl_high": bracket.upper} if bracket else {}
+        bits = {f"{name}_bpd": value / (d * LN2) for name, value in nats.items()}
+        of_kl = {name: finite(value) for name, value in (nats | bits).items()}
         for seed in range(cell.seeds):
             key = keys(cell) | {"seed": seed, "p_noise": name}
             values = {

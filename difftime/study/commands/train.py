@@ -11,6 +11,7 @@ from difftime.study.settings import read_cell
 from difftime.support.files import discard
 from difftime.tables.schema import write_rows
 from difftime.training.checkpoint import save_weights
+from difftime.training.nets.images import ImageNets
 from difftime.training.parallel import ALONE, Group
 from difftime.training.train import train
 
@@ -29,11 +30,12 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group
     wanted, precision = (getattr(of, "precision", "float32") for of in (cell.network, problem.score.net))
     if precision != wanted:
         log.warning("WARNING: this CPU has no instructions for %s; %s is trained in %s.", wanted, cell.name, precision)
-    unreached = [n for n in getattr(cell.network, "attention", ()) if n not in problem.score.net.resolutions()]
+    levels = problem.score.net.resolutions() if isinstance(problem.score.net, ImageNets) else []
+    unreached = [n for n in getattr(cell.network, "attention", ()) if n not in levels]
     if unreached:
         log.warning(
             "WARNING: attention is asked for at resolutions %s, which %s does not have (its levels: %s): no attention "
-            "but the bottleneck's.", unreached, cell.net, problem.score.net.resolutions(),
+            "but the bottleneck's.", unreached, cell.net, levels,
         )  # fmt: skip
     # a state that other code has left is not gone on from: the end would be neither the old code's nor the new's
     identity = {

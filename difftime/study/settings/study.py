@@ -14,7 +14,7 @@ from difftime.study import registry
 from difftime.study.settings.base import Check, Filled, HomePath, Info, Listed, Name, Positive, Settings, Whole
 from difftime.study.settings.blocks import Block, cell_name, grid
 from difftime.study.settings.cell import Cell
-from difftime.study.settings.datasets import DatasetSettings, family, training_of, what_it_is
+from difftime.study.settings.datasets import DatasetSettings, ImageDatasetSettings, family, training_of, what_it_is
 from difftime.study.settings.errors import fault, refuse
 from difftime.study.settings.figures import FigureSettings
 from difftime.study.settings.grid import Grid
@@ -26,7 +26,7 @@ from difftime.study.settings.measures import (
     SampleSettings,
 )
 from difftime.study.settings.mixtures import MixtureSettings
-from difftime.study.settings.nets import NCSNppSettings, NetSettings
+from difftime.study.settings.nets import NCSNppSettings, NetNCSNppSettings, NetSettings
 from difftime.study.settings.noise import FITTED, NoiseName, NoiseSettings
 from difftime.study.settings.optimum import OptimumSettings
 from difftime.study.settings.sdes import SDESettings
@@ -215,8 +215,14 @@ class Study(Settings):
             test_images=tuple(sorted(n for n in wanted if n is not None)),
             p_noise=tuple(self.noises(dataset)),
             components=self.noise.mixture.components,
-            memory=max((self.nets[cell.net].memory or self.datasets[dataset].memory for cell in cells), default=1),
+            memory=max((self._memory(dataset, cell.net) for cell in cells), default=1),
         )
+
+    def _memory(self, dataset: str, net: str) -> int:
+        """MB that a job on some images asks for."""
+        data, network = self.datasets[dataset], self.nets[net]
+        own = network.memory if isinstance(network, NetNCSNppSettings) else None
+        return own or (data.memory if isinstance(data, ImageDatasetSettings) else 1)
 
     def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
         """The resolved settings of one cell."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from difftime.training.nets.ncsnpp import NCSNpp
+from difftime.training.nets.networks import Networks, Pullback
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -24,7 +27,7 @@ def usable(precision: Precision, device: torch.device) -> Precision:
     return precision
 
 
-class ImageNets(nn.Module):
+class ImageNets(Networks):
     """One network per seed, each on its own row of flattened images, one after another.
 
     `precision="bfloat16"` is mixed precision: convolutions and matrix products in bfloat16, weights, sums and the
@@ -43,7 +46,7 @@ class ImageNets(nn.Module):
         self.models = nn.ModuleList(models)
         self.shape, self.precision = shape, precision
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.to(memory_format=self.layout)
+        self.to(memory_format=self.layout)  # type: ignore[call-overload]  # PyTorch's annotations lack this argument
         if compiled:
             for model in self.models:
                 model.compile()
@@ -60,14 +63,15 @@ class ImageNets(nn.Module):
 
     def pullback(
         self, x: Float[Tensor, "seeds batch d"], t: Float[Tensor, "seeds batch"]
-    ) -> tuple[Float[Tensor, "seeds batch d"], Callable[[Tensor], list[Tensor]]]:
+    ) -> tuple[Float[Tensor, "seeds batch d"], Pullback]:
         """The output, and the function from a loss's gradient with respect to it to those of the parameters."""
         output, parameters = self(x, t), list(self.parameters())
         return output.detach(), lambda slope: list(torch.autograd.grad(output, parameters, slope))
 
     def resolutions(self) -> list[int]:
-        """Pixels a side at the levels of the networks, which are all of one kind."""
-        return self.models[0].sizes
+        """Pixels a side at the levels of the networks, which are all of one kind; none where that has no levels."""
+        first = self.models[0]
+        return first.sizes if isinstance(first, NCSNpp) else []
 
     def by_model(self, of_parameters: Sequence[Tensor]) -> list[list[Tensor]]:
         """Tensors shaped like the parameters, e.g. their gradients: one list per model."""

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Pullback = Callable[[Tensor], list[Tensor]]
-"""The gradient of a loss with respect to a network's output, to its gradients with respect to the parameters."""
+from difftime.training.nets.networks import Networks, Pullback
+
 Activation = Callable[[Tensor], tuple[Tensor, Callable[[], Tensor]]]
 """a, which it may overwrite, to h(a) and a function, to be called once, that computes the slope h'(a)."""
 
@@ -110,10 +110,11 @@ class _Layers(torch.autograd.Function):
         _, of_input, *wanted = ctx.needs_input_grad
         seen = _Seen(weights, inputs, ctx.saved_tensors[2 * layers :])
         g, of_parameters = seen.back(g, any(wanted))
-        return None, torch.bmm(weights[0], g) if of_input else None, *(of_parameters or [None] * len(wanted))
+        unwanted: list[Tensor | None] = [None] * len(wanted)
+        return None, torch.bmm(weights[0], g) if of_input else None, *(of_parameters or unwanted)
 
 
-class MLP(nn.Module):
+class MLP(Networks):
     """`depth` hidden layers of `width`, one model per generator in `generators`.
 
     `time_features="raw"` appends t itself; `"fourier"` appends sin and cos of 2^k pi t for k = 0..3.

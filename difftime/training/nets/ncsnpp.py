@@ -45,7 +45,8 @@ def _draw(layer: nn.Conv2d | nn.Linear, generator: torch.Generator, scale: float
     fan = sum(layer.weight.shape[:2]) / 2 * math.prod(layer.weight.shape[2:])
     bound = math.sqrt(3 * scale / fan)
     nn.init.uniform_(layer.weight, -bound, bound, generator)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _linear(c_in: int, c_out: int, generator: torch.Generator, scale: float = 1.0) -> nn.Linear:
@@ -286,7 +287,7 @@ class NCSNpp(nn.Module):
                 if self.pyramid:
                     h = pyramid = _merge(self.pyramid[i - 1](pyramid), h)
                 skips.append(h)
-            for block in level:
+            for block in level.children():
                 h = block(h, time)
                 skips.append(h)
         for block in self.middle:
@@ -294,7 +295,7 @@ class NCSNpp(nn.Module):
         for i, level in enumerate(self.decoder):
             if i > 0:
                 h = self.ups[i - 1](h, time)
-            for block in level:
+            for block in level.children():
                 h = block(torch.cat([h, skips.pop()], 1), time)
         return self.last(silu(_normalise(self.norm, h)))
 
