@@ -54,7 +54,9 @@ def of_table(name: str) -> str:
 def speed() -> str:
     from benchmarks import images, study, training, workflow
 
-    cpu = next(line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith("model name"))
+    cpu = next(
+        line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith("model name")
+    )
     machine = f"{cpu.split(':')[1].strip()}, 2 cores, {platform.system()}, Python {platform.python_version()}"
     return f"Measured on {machine}.\n\n" + "\n".join(part.main() for part in (study, training, images, workflow))
 

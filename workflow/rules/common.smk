@@ -28,7 +28,7 @@ min_version("9.15")
 # a DAG of thousands of jobs is millions of objects that live to the end: looking for garbage among them takes its time
 gc.set_threshold(500_000, 20, 20)
 # environment.post-deploy.sh, which knows no place, installs this code into the environment that Snakemake builds
-os.environ["DIFFTIME_CODE"] = str(ROOT.parent)
+os.environ.update(DIFFTIME_CODE=str(ROOT.parent))
 
 try:
     STUDY = read_study(
