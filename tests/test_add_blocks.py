@@ -1,6 +1,5 @@
 """Blocks added to a study file: its other lines stay, and what cannot be added leaves it alone."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ BLOCK_STYLE = {
     "Windows": COMMENTED.replace("\n", "\r\n"),
     "a mark of the byte order": f"\ufeffstudy:\n- {ITEM}\n",
     "no line break at the end": f"results: x\nstudy:\n- {ITEM}",
-    "an item over several lines": "study:\n  - dataset: toy\n    sde: vp\n    net: mlp\n    T: [0.3,\n 0.4]\noptimum: {}\n",
+    "several lines": "study:\n  - dataset: toy\n    sde: vp\n    net: mlp\n    T: [0.3,\n 0.4]\noptimum: {}\n",
     "the end of a document": f"study:\n- {ITEM}\n...\n",
     "nothing yet": "study:\nresults: x\n",
 }
@@ -95,5 +94,5 @@ def test_a_link_stays_a_link_and_a_file_keeps_its_mode(tmp_path: Path) -> None:
     link.symlink_to(path)
     add_blocks(link, [BLOCK])
     assert link.is_symlink()
-    assert os.stat(path).st_mode & 0o777 == 0o640
+    assert path.stat().st_mode & 0o777 == 0o640
     assert len(yaml.safe_load(path.read_text())["study"]) == 2

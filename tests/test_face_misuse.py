@@ -15,6 +15,7 @@ VP = dt.VP()
 SCORE = dt.Score.exact(P, VP)
 X = P.sample(8, torch.Generator().manual_seed(0))
 CURVE = dt.elbo_curve(SCORE, X, times=4)
+STANDARD = dt.p_noise("standard", VP, 0.5, X)
 MATCHED = dt.p_noise("matched", VP, 0.5, X)
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
@@ -29,13 +30,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a time beyond the curve": (lambda: CURVE.at(7.0), "times from"),
     "a confidence in per cent": (lambda: dt.best_T(CURVE, confidence=95), "confidence"),
     "no resamples": (lambda: dt.best_T(CURVE, resamples=0), "resamples"),
-    "points of another shape in p_noise": (lambda: dt.p_noise("standard", VP, 0.5, X).log_prob(X.repeat(1, 3)), r"\[n, 1\]"),
+    "points of another shape in p_noise": (lambda: STANDARD.log_prob(X.repeat(1, 3)), r"\[n, 1\]"),
     "points without an axis in p_noise": (lambda: MATCHED.log_prob(X[:, 0]), r"\[n, 1\]"),
     "no components": (lambda: dt.p_noise("mixture", VP, 0.5, X, components=0), "components"),
     "components of a density": (lambda: dt.p_noise("mixture", VP, 0.5, P, components=3), "exact"),
     "points of another dimension": (lambda: P.log_prob(torch.zeros(4, 3)), "dimensions"),
     "points without an axis": (lambda: P.log_prob(torch.zeros(4)), "dimensions"),
-    "weights that sum to 2": (lambda: dt.Mixture.from_covariances([1.0, 1.0], [[0.0], [1.0]], [[[1.0]], [[1.0]]]), "sum"),
+    "weights that sum to 2": (lambda: dt.Mixture.from_stds([1.0, 1.0], [[0.0], [1.0]], [[1.0], [1.0]]), "sum"),
     "means without an axis": (lambda: dt.Mixture.from_covariances([1.0], [0.0], [[1.0]]), "means"),
     "a negative beta": (lambda: dt.VP(beta_min=-1.0), "beta"),
     "a falling beta": (lambda: dt.SubVP(20.0, 0.1), "beta"),
