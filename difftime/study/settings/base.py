@@ -62,7 +62,7 @@ def _at_home(path: str) -> str:
 def _possible(path: str) -> str:
     """Refuse what no file can be called, and line breaks, which Snakemake cannot match."""
     try:
-        longest = max(len(part) for part in os.fsencode(path).split(b"/"))
+        longest = max(len(part) for part in path.encode("utf-8", "surrogateescape").split(b"/"))
     except UnicodeEncodeError:
         raise ValueError("has a character that no file name can have; name another one") from None
     if any(ord(character) < 32 for character in path):
