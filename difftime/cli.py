@@ -65,7 +65,7 @@ Minutes = Annotated[float, typer.Option(help="Minutes between saved resume state
 DATA = Path("data")
 DataDir = Annotated[Path, typer.Option(help="Where mnist and cifar10 are, or are downloaded to", file_okay=False)]
 Results = Annotated[Path, typer.Argument(help="The study's results folder", file_okay=False, exists=True)]
-Output = Annotated[Path, typer.Option(help="The file to write")]
+Output = Annotated[Path, typer.Option(help="The file to write", dir_okay=False)]
 Model = Annotated[
     str,
     typer.Argument(

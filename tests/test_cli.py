@@ -284,6 +284,20 @@ def test_a_partial_table_without_any_row_is_refused(half: Path, tmp_path: Path) 
     assert refusal("collect", "elbo", *options) == "No cell has its part of the table elbo yet."
 
 
+def test_a_table_is_not_written_to_a_folder(half: Path) -> None:
+    for output in ("", half):
+        assert call("collect", "elbo", "--results", half, "--output", output).exit_code == 2
+
+
+def test_a_damaged_part_costs_a_partial_study_its_table_alone(half: Path) -> None:
+    (half / PLACE / "curve.parquet").write_bytes(b"damaged")
+    result = call("partial", half)
+    assert result.exit_code == 0, result.exception
+    assert "table curve: " in result.stdout
+    assert f"{PLACE}/curve.parquet" in result.stdout
+    assert set(read(half / "partial/tables/elbo.parquet", "elbo")["T"]) == {0.5}
+
+
 def test_an_unknown_table_is_refused_with_the_known_ones(half: Path, tmp_path: Path) -> None:
     message = refusal("collect", "elbos", "--results", half, "--output", tmp_path / "mine.parquet")
     assert "elbos" in message

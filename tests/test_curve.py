@@ -246,6 +246,21 @@ def test_a_p_noise_that_is_known_at_one_T_alone_has_no_curve() -> None:
             noises_at(["standard", name], VP(), p.mean, p.variance)
 
 
+@pytest.mark.parametrize("names", [[], ["standard"]])
+def test_without_a_p_noise_of_every_time_the_other_terms_are_the_same(names: list[str], toy: Mixture) -> None:
+    """As of a study whose only p_noise is a flow."""
+    sde, t = VP(), times(0.1, 0.5)
+    noises = noises_at(names, sde, toy.mean, toy.variance)
+    found = integrands(wrong(sde, toy), toy, sde, 0.5, EPSILON, seeds=3, time_steps=20, points=2, seed="0")
+    known = density_curve(found, toy, sde, noises, t, 0.5, EPSILON, points=2, seed="0")
+    assert known.elbo.shape == (len(names), 3, 2)
+    assert torch.equal(known.gap, of_density(wrong(sde, toy), toy, sde, t, 0.5, time_steps=20).gap)
+    x0, options = toy.sample(3, stream("x")), {"seeds": ["model"], "indices": torch.arange(3), **COST}
+    start = standard_noise(sde, 0.5, (1,))
+    of_images = image_elbo(spoiled(toy, sde), sde, [start], x0, 0.5, EPSILON, pairs=4, **options)
+    assert image_curve(of_images, sde, noises, t, x0, 0.5, EPSILON, **options).elbo_x0.shape == (len(names), 1, 2, 3)
+
+
 def test_the_running_elbo_needs_a_score_and_an_sde_alone() -> None:
     """A foreign model: a plain function on points [seeds, n, d]; nothing of a study."""
     sde = VP()

@@ -994,3 +994,11 @@ def test_every_figure_of_the_registry_has_a_module_and_a_table() -> None:
     assert {REGISTRY[name].table for name in FIGURES} <= TABLES.keys()
     modules = {path.stem for path in Path(figures.__file__).parent.glob("*.py")} - {"__init__", "style", "settings"}
     assert modules == set(FIGURES)
+
+
+def test_what_is_said_above_a_narrow_panel_is_broken_between_words() -> None:
+    panels = Figure(figsize=(6.75, 2)).subplots(1, 3)
+    said = ["$T^*$: standard none: too few finite times", "full none: too few finite times"]
+    style.heading(panels[0], "geo (VE, geometric)", said)
+    (shown,) = (text.get_text() for text in panels[0].texts)
+    assert shown.split() == ", ".join(said).split()

@@ -14,6 +14,7 @@ import pytest
 
 from difftime.images import listing as module
 from difftime.images.listing import listing
+from difftime.images.readers import BadImages, folder
 
 Make = Callable[[Path, bytes], None]
 
@@ -132,3 +133,14 @@ def test_nothing_is_empty(tmp_path: Path) -> None:
 def test_it_is_asked_without_torch() -> None:
     asked = "import sys, difftime.images.listing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "broken.png"])
+def test_a_link_that_leads_nowhere_is_left_to_the_reader(target: str, tmp_path: Path) -> None:
+    a_folder(tmp_path / "images", b"some")
+    before = listing(tmp_path / "images")
+    (tmp_path / "images" / "train" / "broken.png").symlink_to(target)
+    assert listing(tmp_path / "images") == before
+    (tmp_path / "images" / "test").mkdir()
+    with pytest.raises(BadImages, match=r"broken\.png"):
+        folder(tmp_path / "images")

@@ -221,6 +221,12 @@ FAULTY: list[tuple[dict[str, Any], list[str]]] = [
     ({"results": "-out"}, ["results"]),
     ({"results": "./-out"}, ["results"]),
     ({"results": "~nobody-of-this-name/out"}, ["results"]),
+    ({"results": "a\nb"}, ["results"]),
+    ({"results": "a\0b"}, ["results"]),
+    ({"results": "a\ud800"}, ["results"]),
+    ({"results": "out/" + "x" * 256}, ["results"]),
+    ({"data_dir": "a\0b"}, ["data_dir"]),
+    ({"nets.mlp": {"kind": "mlp"}, "nets." + "m" * 256: {"kind": "mlp"}}, ["nets." + "m" * 256]),
     ({"data_dir": "~nobody-of-this-name/out"}, ["data_dir"]),
 ]
 

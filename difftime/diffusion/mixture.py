@@ -29,9 +29,18 @@ class Mixture:
     def from_covariances(cls, weights: Sequence, means: Sequence, covariances: Sequence) -> Mixture:
         """From nested sequences: weights [K], means [K][d], covariances [K][d][d].
 
-        Raises ValueError if a covariance is not symmetric and positive definite.
+        Raises ValueError if a covariance is not symmetric and positive definite, or the weights are not positive with
+        the sum 1.
         """
         covariance = torch.tensor(covariances, dtype=torch.float64)
+        weight, mean = (torch.tensor(values, dtype=torch.float64) for values in (weights, means))
+        if mean.ndim != 2 or covariance.shape != (*mean.shape, mean.shape[1]) or weight.shape != mean.shape[:1]:
+            raise ValueError(
+                "A mixture has weights [K], means [K, d] and covariances [K, d, d], but these are "
+                f"{list(weight.shape)}, {list(mean.shape)} and {list(covariance.shape)}."
+            )
+        if not (weight > 0).all() or not math.isclose(weight.sum().item(), 1, abs_tol=1e-6):
+            raise ValueError(f"The weights of a mixture are positive and sum to 1, but are {weight.tolist()}.")
         if not torch.allclose(covariance, covariance.mT):
             raise ValueError("A covariance of the mixture is not symmetric: every matrix must equal its transpose.")
         variances, axes = torch.linalg.eigh(covariance)
@@ -39,9 +48,7 @@ class Mixture:
             raise ValueError(
                 f"A covariance of the mixture has the eigenvalue {variances.min():.3g}: all must be positive."
             )
-        return cls(
-            torch.tensor(weights, dtype=torch.float64), torch.tensor(means, dtype=torch.float64), variances, axes
-        )
+        return cls(weight, mean, variances, axes)
 
     @classmethod
     def from_stds(cls, weights: Sequence, means: Sequence, stds: Sequence) -> Mixture:
@@ -83,6 +90,8 @@ class Mixture:
 
     def _components(self, x: Tensor, alpha: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log(w_k N_k(x)), and each component's coordinates of x and its variances, along its own axes."""
+        if x.shape[-1:] != self.means.shape[1:]:
+            raise ValueError(f"The mixture is of {self.d} dimensions, the last axis of x {list(x.shape)} is not.")
         offset = x.unsqueeze(-2) - expand(alpha, x).unsqueeze(-1) * self.means
         coordinates = torch.einsum("...kd,kde->...ke", offset, self.axes)
         variances = expand(alpha**2, x).unsqueeze(-1) * self.variances + expand(noise, x).unsqueeze(-1)

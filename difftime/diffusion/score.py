@@ -106,11 +106,21 @@ class ExactScore:
         return self.mixture.score(x.double(), self.sde.alpha(t), self.sde.variance(t)).to(x.dtype)
 
 
+def _differentiable(s: Tensor) -> Tensor:
+    """Refuse a score that autograd knows no derivative of."""
+    if not s.requires_grad:
+        raise ValueError(
+            "The divergence of the score is needed, but autograd sees no dependence on x: compute the network without "
+            "torch.no_grad(), detach() or NumPy."
+        )
+    return s
+
+
 def divergence(score: Score, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """s(x, t) and its exact divergence over the last axis, by one vector–Jacobian product per coordinate."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        s = score(x, t)
+        s = _differentiable(score(x, t))
         columns = [
             torch.autograd.grad(s[..., i].sum(), x, retain_graph=i + 1 < x.shape[-1])[0][..., i]
             for i in range(x.shape[-1])
@@ -132,7 +142,7 @@ class Hutchinson:
         """s(x, t) and the estimate, in the type of x; `probe` is on the device of x."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            s = score(x, t)
+            s = _differentiable(score(x, t))
         (product,) = torch.autograd.grad(s, x, self.probe.to(s.dtype).expand_as(s))
         return s.detach(), (product * self.probe).sum(-1)
 

@@ -123,6 +123,10 @@ class LinearBeta:
     beta_min: float = 0.1
     beta_max: float = 20.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta_min <= self.beta_max < math.inf or self.beta_max == 0:
+            raise ValueError(f"beta needs 0 <= beta_min <= beta_max, and not 0 throughout, but is {self}.")
+
     def beta(self, t: Tensor) -> Tensor:
         return self.beta_min + (self.beta_max - self.beta_min) * t
 
@@ -175,9 +179,15 @@ class VE(SDE):
     sigma_max: float = 50.0
     from_zero: bool = True
 
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise ValueError(f"sigma needs 0 < sigma_min < sigma_max, but is {self}.")
+
     @classmethod
     def exponential(cls, base: float) -> VE:
         """g(t) = base^t, hence sigma_t² = (base^{2t} - 1) / (2 ln base)."""
+        if not 1 < base < math.inf:
+            raise ValueError(f"The base of g(t) = base^t is above 1, but is {base}.")
         sigma_min = math.sqrt(0.5 / math.log(base))
         return cls(sigma_min=sigma_min, sigma_max=base * sigma_min, from_zero=True)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from difftime.diffusion.p_noise import MixtureNoise
-from difftime.face.data import Known, Points, known, points
+from difftime.face.data import Known, Points, check_counts, known, points
 from difftime.face.noise import Kind, check_kind, p_noise
 from difftime.face.results import Estimate, bits_per_unit, refuse_bits
 from difftime.face.score import Flat, Score
@@ -62,7 +63,10 @@ class Curve(NamedTuple):
         return bits_per_unit(pixels, self.elbo + self.decoder[:, None], self.points.d)
 
     def at(self, T: float) -> Estimate:
-        """The ELBO at one of the times of the curve, the nearest."""
+        """The ELBO at one of the times of the curve, the nearest. Raises ValueError for T outside the curve."""
+        first, last = float(self.T[0]), float(self.T[-1])
+        if not first * (1 - 1e-9) <= T <= last * (1 + 1e-9):
+            raise ValueError(f"The curve has times from {first:g} to {last:g}, not {T:g}.")
         return Estimate.of(self.elbo[:, int((self.T - T).abs().argmin())])
 
     def __repr__(self) -> str:
@@ -108,6 +112,7 @@ def elbo_curve(
         >>> dt.elbo_curve(dt.Score.exact(p, dt.VP()), x, p_noise="full", data=p, times=4)
         Curve(4 times up to 1, full p_noise, 200 points of shape [1])
     """
+    check_counts(pairs=pairs, batch=batch)
     flat, T = points(x, seed), score.T
     at = _times(times, score)
     noises = _noises(p_noise, score, T, flat.shape, None if data is None else known(data), data, seed, options)
@@ -120,11 +125,15 @@ def elbo_curve(
 
 
 def _times(times: int | Sequence[float], score: Score) -> Tensor:
-    if isinstance(times, int):
+    if isinstance(times, Integral):
+        check_counts(times=times)
         return score.T * torch.arange(1, times + 1, dtype=torch.float64) / times
     for T in times:
         score.time(T)
-    return torch.as_tensor(times, dtype=torch.float64)
+    at = torch.as_tensor(times, dtype=torch.float64)
+    if not len(at) or (at.diff() <= 0).any():
+        raise ValueError(f"The times of a curve are in rising order, at least one, but these are {at.tolist()}.")
+    return at
 
 
 def _noises(
@@ -225,6 +234,9 @@ def best_T(curve: Curve, loss: float = 0.01, *, confidence: float = 0.95, resamp
     t = curve.T.numpy()
     if len(t) < 3 or not torch.as_tensor(losses).isfinite().all():
         raise ValueError("T* needs a curve of three times or more, all of whose values are finite.")
+    check_counts(resamples=resamples)
+    if not 0 < confidence < 1:
+        raise ValueError(f"The confidence lies between 0 and 1, but is {confidence}.")
     if not 0 <= loss < math.inf:
         raise ValueError(f"The loss that is allowed is a number from 0 on, but is {loss}.")
     fit = PredictedBits({float(t[-1]): BitsModel(t, losses[None])}, searched(t), 0)

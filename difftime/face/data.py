@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,13 @@ from difftime.support.streams import stream
 
 LOOKED_AT = 1 << 16
 """Numbers in which few distinct values betray pixels that were not dequantised."""
+
+
+def check_counts(**counts: Any) -> None:
+    """Refuse what is not a whole number from 1 on."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"{name} is a whole number from 1 on, but is {count!r}.")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from difftime.diffusion.score import Hutchinson, divergence, rademacher
-from difftime.face.data import points
-from difftime.face.noise import PNoise, p_noise
+from difftime.face.data import check_counts, points
+from difftime.face.noise import PNoise, p_noise, shape_of
 from difftime.face.results import Elbo, Estimate, Likelihood
 from difftime.face.score import Flat, Score
 from difftime.measures.image_elbo import image_elbo
@@ -74,6 +74,7 @@ def elbo(
         >>> bool(abs(e.elbo.mean - p.log_prob(x).mean()) < 4 * e.elbo.se)    # tight: score and start are exact
         True
     """
+    check_counts(pairs=pairs, batch=batch)
     T, flat = score.time(T), points(x, seed)
     start = start_of(score, T, flat.shape, p_noise)
     with score.measuring():
@@ -92,6 +93,7 @@ def elbo(
     )
 
 
+@torch.inference_mode(False)  # the divergence needs autograd, whatever mode the caller is in
 def log_likelihood(
     score: Score,
     x: Any,
@@ -135,6 +137,9 @@ def log_likelihood(
         >>> bool((q.log_q.values - p.log_prob(x)).abs().max() < 1e-3)
         True
     """
+    check_counts(batch=batch)
+    if divergence not in ("auto", "exact", "hutchinson"):
+        raise ValueError(f"The divergence is auto, exact or hutchinson, not {divergence!r}.")
     T, flat = score.time(T), points(x, seed)
     start = start_of(score, T, flat.shape, p_noise)
     if divergence == "auto":
@@ -181,7 +186,7 @@ def sample(
         n: how many.
         T: the diffusion time; None is the score's largest.
         p_noise: where the reverse process starts, made by `p_noise` for the same T.
-        shape: of one point, for `"standard"`.
+        shape: of one point, for `"standard"`; a fitted p_noise knows its own.
         sampler: `"sde"`: Eq. 2 by Euler–Maruyama in `steps` equal steps. `"ode"`: the probability flow by RK45.
         steps: of `"sde"`, each one evaluation of the network.
         batch: points in the network at once.
@@ -201,12 +206,13 @@ def sample(
         >>> bool(abs(x.mean() - 3) < 0.1)
         True
     """
+    check_counts(steps=steps, batch=batch)
     T = score.time(T)
-    if isinstance(p_noise, PNoise):
+    if shape is None:
+        if not isinstance(p_noise, PNoise):
+            raise ValueError("The shape of a point is needed: shape=(1, 28, 28), for example, or a fitted p_noise.")
         shape = p_noise.shape
-    elif shape is None:
-        raise ValueError("The shape of a point is needed: shape=(1, 28, 28), for example, or a p_noise made from data.")
-    start = start_of(score, T, tuple(shape), p_noise)
+    start = start_of(score, T, shape_of(shape), p_noise)
     x = start.sample(n, seed=seed).flatten(1)
     with score.measuring():
         parts = [

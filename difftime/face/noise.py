@@ -22,7 +22,7 @@ from difftime.diffusion.p_noise import (
 )
 from difftime.diffusion.p_noise import kl_bracket as bracket
 from difftime.diffusion.sde import SDE, Noise, matched_noise, standard_noise
-from difftime.face.data import Known, known
+from difftime.face.data import Known, check_counts, known
 from difftime.support.streams import stream
 
 Kind = Literal["standard", "matched", "full", "mixture", "flow"]
@@ -45,6 +45,8 @@ class PNoise:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p_noise in nats of points `[n, *shape]`: `[n]`, float64."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"This p_noise is of points [n, {', '.join(map(str, self.shape))}], not {list(x.shape)}.")
         return self.density.log_prob(x.double().flatten(1))
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
@@ -106,6 +108,14 @@ def check_kind(kind: object) -> None:
         raise ValueError(f"There is no p_noise {kind!r}. The kinds are {', '.join(get_args(Kind))}.")
 
 
+def shape_of(shape: Any) -> tuple[int, ...]:
+    """The shape of one point. Raises ValueError if it has no axis, or an axis that is no whole number from 1 on."""
+    if not isinstance(shape, Sequence) or not shape:
+        raise ValueError(f"The shape of a point is a tuple such as (1, 28, 28), or (1,) for numbers, not {shape!r}.")
+    check_counts(**{f"Axis {i} of the shape": size for i, size in enumerate(shape)})
+    return tuple(shape)
+
+
 def _fitted(
     kind: Kind, sde: SDE, T: float, data: Known | None, shape: Sequence[int] | None, seed: int, options: dict[str, Any]
 ) -> tuple[tuple[int, ...], Noise]:
@@ -114,12 +124,17 @@ def _fitted(
     if unknown := options.keys() - allowed.keys():
         known_ones = f"it has {', '.join(allowed)}" if allowed else "it has none"
         raise ValueError(f"The p_noise {kind!r} has no option {', '.join(sorted(unknown))}: {known_ones}.")
+    if options and data is not None and isinstance(data.source, Mixture):
+        raise ValueError(
+            f"The p_noise {kind!r} of a Mixture is exact. {', '.join(options)} are for one that is fitted."
+        )
     options = allowed | options
+    check_counts(**{name: value for name, value in options.items() if isinstance(allowed[name], int)})
     if kind == "standard":
         if data is not None and shape is None:
             form = data.shape
         elif data is None and shape is not None:
-            form = tuple(shape)
+            form = shape_of(shape)
         else:
             raise ValueError("The standard p_noise needs the shape of a point: give either data or shape=(...).")
         return form, standard_noise(sde, T, (math.prod(form),))

@@ -54,8 +54,11 @@ class Score:
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        if not callable(self.net):
-            raise TypeError(f"The network is called as net(x, t), but a {type(self.net).__name__} cannot be called.")
+        if not callable(self.net) or isinstance(self.net, type):
+            what = f"the class {self.net.__name__}" if isinstance(self.net, type) else f"a {type(self.net).__name__}"
+            raise TypeError(f"The network is called as net(x, t), but {what} cannot be called so.")
+        if not isinstance(self.sde, SDE):
+            raise TypeError(f"The SDE is one such as dt.VP(), but is {self.sde!r}.")
         if self.predicts not in get_args(Predicts):
             raise ValueError(f"predicts is one of {', '.join(get_args(Predicts))}, but is {self.predicts!r}.")
         if not 0 <= self.epsilon < self.T < math.inf:
@@ -92,7 +95,8 @@ class Score:
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """s(x, t) of `x [n, *shape]` at the time t, a number or `[n]`, in the type of x and on its device."""
         t = torch.as_tensor(t, dtype=torch.float64, device=x.device).expand(len(x))
-        output = self.net(x.to(self.device, self.dtype), t.to(self.device, self.dtype))
+        # copies: a network may compute in place, and x is needed afterwards
+        output = self.net(x.to(self.device, self.dtype, copy=True), t.to(self.device, self.dtype, copy=True))
         if not isinstance(output, Tensor) or output.shape != x.shape:
             found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(f"The network returns the shape of x, {list(x.shape)}, but returned {found}.")

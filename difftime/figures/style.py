@@ -317,7 +317,8 @@ def heading(axes: Axes, title: str, said: Sequence[str] = ()) -> None:
     columns = axes.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
     size = 0.85 * matplotlib.rcParams["font.size"]
     width = figure.get_size_inches()[0] * 72 / columns - 6 * size
-    lines = textwrap.wrap(", ".join(one.replace(" ", NO_BREAK) for one in said), max(12, int(width / (0.58 * size))))
+    room = max(12, int(width / (0.58 * size)))
+    lines = textwrap.wrap(", ".join(one.replace(" ", NO_BREAK) if len(one) < room else one for one in said), room)
     axes.set_title(title, loc="left", fontweight="bold", pad=4 + (1.25 * len(lines) + 0.35 * bool(lines)) * size)
     if lines:
         axes.annotate(

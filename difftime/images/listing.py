@@ -32,7 +32,7 @@ def listing(path: Path) -> str:
     if zipfile.is_zipfile(path):  # an .npz, which holds a checksum of every array
         with zipfile.ZipFile(path) as archive:
             return _digest([(one.filename, one.file_size, one.CRC) for one in archive.infolist()])
-    files = [*_files(path)]
+    files = [file for file in _files(path) if file.exists()]  # what a reader finds to lack is said where it is read
     stats = [(str(file), file.stat()) for file in files]
     times = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats]
     place = _caches() / _digest([str(path.resolve()), times])

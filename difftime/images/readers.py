@@ -520,12 +520,14 @@ def npz(path: Path, channels: int | None = None, test_share: float | None = None
     other names, such as labels, are passed over. Raises BadImages if anything is otherwise.
     """
     if not path.is_file():
-        raise BadImages(f"The file {path} does not exist.")
+        raise BadImages(f"{path} is not a file." if path.exists() else f"The file {path} does not exist.")
     try:
         # a .npy is not read before it is known which part of it goes where
         arrays = np.load(path, allow_pickle=False, mmap_mode="r")
     except Exception as error:  # a damaged archive can fail in any way
-        raise BadImages(f"{path} cannot be read as a NumPy archive ({error}). Write it with numpy.savez.") from error
+        # what NumPy cannot tell it takes for a pickle, and advises to execute it
+        reason = "its content is no NumPy array or archive" if "pickle" in str(error) else error
+        raise BadImages(f"{path} cannot be read as a NumPy archive ({reason}). Write it with numpy.savez.") from error
     if isinstance(arrays, np.lib.npyio.NpzFile):
         with arrays:
             train, test = _npz_splits(arrays, path, test_share)

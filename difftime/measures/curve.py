@@ -128,7 +128,8 @@ def density_curve(
     mean = found.mean @ weight.mT
     se = (found.se.square() @ weight.square().mT).sqrt()
     ends = [noise_terms(p, sde, noises(t), t, points=points, seed=seed) for t in times.tolist()]
-    kl, kl_se, prior, _ = torch.tensor(ends, dtype=torch.float64).permute(2, 1, 0)
+    shape = (len(times), len(ends[0]), 4)  # there may be no p_noise that is known at every time
+    kl, kl_se, prior, _ = torch.tensor(ends, dtype=torch.float64).reshape(shape).permute(2, 1, 0)
     R = torch.tensor([p.d * sde.R(t, epsilon) for t in times.tolist()], dtype=torch.float64)
     entropy, entropy_se = entropy_term(p, sde, epsilon, points=points, seed=seed)
     return DensityCurve(
@@ -203,6 +204,8 @@ def prior_curve(
 ) -> Float[Tensor, "noises times n"]:  # fmt: skip
     """E log p_noise(x_t) for each image; where it has no closed form, from the draws of x_t that `image_elbo` takes."""
     at = [[noise.to("cpu") for noise in noises(t)] for t in times.tolist()]
+    if not at[0]:
+        return times.new_zeros(0, len(times), len(x0))
     closed = all(isinstance(noise, Gaussian | FullGaussian) for noise in at[0])
     alpha, variance = sde.alpha(times), sde.variance(times)
     parts = []

@@ -146,7 +146,7 @@ def said(optimum: pd.DataFrame) -> list[str]:
     for _, curve in optimum.groupby(CURVE, sort=False):
         lines.append(_said_of(min(curve.itertuples(), key=lambda row: ("trained", "curve").index(row.method)
                                   if row.method in ("trained", "curve") else 2)))  # fmt: skip
-    return lines or ["No T*: no curve has a time at which every seed is finite."]
+    return lines or ["No T*: no curve has a running ELBO, or enough T, at which every seed is finite."]
 
 
 def _said_of(row: Any) -> str:

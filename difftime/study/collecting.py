@@ -107,13 +107,17 @@ def make_partial(results: Path) -> str:
     """Tables and figures of what there is of an unfinished study, in results/partial, and what lacks, in words."""
     study, folder, lacking = study_in(results), results / "partial", set()
     made: dict[str, str] = {}
+    refused: list[str] = []
     for table in COLLECTED:
         there, absent = parts(study, results, table)
         lacking |= {*absent}
         if there:
-            made[table] = str(folder / "tables" / f"{table}.parquet")
-            save_collected(there, table, made[table])
-    refused = []
+            output = folder / "tables" / f"{table}.parquet"
+            try:
+                save_collected(there, table, output)
+                made[table] = str(output)
+            except BadTable as error:
+                refused.append(f"table {table}: {error}")
     for entry in DERIVED.values():
         if {*entry.needs} <= {*made}:
             inputs = made | {name: [str(path) for path in parts(study, results, name)[0]] for name in entry.units}
@@ -190,6 +194,6 @@ def suggestions(results: Path, write: Path | None) -> str:
     found = suggest(frames, study.plain())
     lines = [str(one) for one in found]
     if write is not None:
-        added = blocks(found)
-        lines.append(add_blocks(write, added) if added else f"Nothing to add to {write}.")
+        own = [block.model_dump(mode="json", exclude_unset=True) for block in study.study]
+        lines.append(add_blocks(write, blocks(found, own)))
     return "\n".join(lines)

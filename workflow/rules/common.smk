@@ -192,3 +192,50 @@ def cpus(wildcards):
 def small(wildcards):
     """The group of jobs that are too short for a submission of their own; images are in none."""
     return "cell" if is_mixture(wildcards.dataset) else None
+
+
+def cell_tables(wildcards):
+    """The tables of single cells that a study's table is collected from."""
+    return [f"{RESULTS}/cells/{part}" for part in GRID.files(wildcards.table)]
+
+
+def derived_from(wildcards):
+    """The tables, by their names, that a derived table is made from, and the cells' values of each image."""
+    entry, planned = DERIVED[wildcards.table], GRID.tables()
+    tables = [name for name in (*entry.needs, *entry.wants) if name in planned]
+    units = {
+        name: [f"{RESULTS}/cells/{part}" for part in GRID.files(name)]
+        for name in entry.units
+    }
+    return {name: f"{RESULTS}/tables/{name}.parquet" for name in tables} | units
+
+
+def figure_table(wildcards):
+    return f"{RESULTS}/tables/{FIGURES[wildcards.figure].table}.parquet"
+
+
+def made_by(wildcards):
+    """The code of a derived table."""
+    return fingerprint(DERIVED[wildcards.table].module)
+
+
+def figure_style(wildcards):
+    return STUDY.style(wildcards.place.partition("/")[0])
+
+
+def figure_caption(wildcards):
+    return caption(wildcards.figure)
+
+
+def drawn_by(wildcards):
+    return fingerprint(f"figures.{wildcards.figure}")
+
+
+def in_report(table):
+    """A table's HTML page, which Snakemake's report shows."""
+    return report(
+        f"{RESULTS}/tables/{table}.html",
+        caption="../report/table.rst",
+        category="Tables",
+        labels={"table": table},
+    )

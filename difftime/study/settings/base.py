@@ -47,7 +47,8 @@ Whole = Annotated[int, Field(ge=0), NotBool]
 Count = Annotated[int, Field(ge=1), NotBool]
 AtLeast2 = Annotated[int, Field(ge=2), NotBool]
 """How many are needed for a standard error."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=200)]
+"""A folder is named by it, and has no longer name than 255 bytes on most systems."""
 
 
 def _at_home(path: str) -> str:
@@ -58,7 +59,20 @@ def _at_home(path: str) -> str:
     return expanded
 
 
-HomePath = Annotated[str, AfterValidator(_at_home)]
+def _possible(path: str) -> str:
+    """Refuse what no file can be called, and line breaks, which Snakemake cannot match."""
+    try:
+        longest = max(len(part) for part in path.encode("utf-8", "surrogateescape").split(b"/"))
+    except UnicodeEncodeError:
+        raise ValueError("has a character that no file name can have; name another one") from None
+    if any(ord(character) < 32 for character in path):
+        raise ValueError("has a line break or another control character; name another one")
+    if longest > 255:
+        raise ValueError(f"has a part of {longest} bytes, but no file has a name of more than 255; name another one")
+    return path
+
+
+HomePath = Annotated[str, AfterValidator(_at_home), AfterValidator(_possible)]
 
 
 class Settings(BaseModel):
