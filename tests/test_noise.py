@@ -453,15 +453,19 @@ def test_a_measurement_without_the_file_of_its_p_noise_says_how_to_make_it(tmp_p
     cell = tmp_path / "cell.json"
     cell.write_text(json.dumps(a_cell(TOY).model_dump(mode="json")))
     assert call("train", cell).exit_code == 0
-    result = call("elbo", cell, "--p-noise", "full")
+    alone, both, how = (tmp_path / f"{name}.json" for name in ("alone", "both", "how"))
+    alone.write_text(json.dumps({"p_noise": ["full"]}))
+    both.write_text(json.dumps({"p_noise": ["full", "matched"]}))
+    how.write_text("{}")
+    result = call("elbo", cell, "--settings", alone)
     assert result.exit_code == 1
     assert "noise_full.safetensors does not exist: fit it by `difftime fit-noise" in result.stderr
-    assert call("fit-noise", cell, "--p-noise", "full").exit_code == 0
-    assert call("elbo", cell, "--p-noise", "full", "--p-noise", "matched").exit_code == 0
+    assert call("fit-noise", cell, "--p-noise", "full", "--settings", how).exit_code == 0
+    assert call("elbo", cell, "--settings", both).exit_code == 0
     path = noise_file(tmp_path, "full")
     path.write_bytes(path.read_bytes()[:-8])
     shutil.copy(tmp_path / "elbo.parquet", tmp_path / "before")
-    result = call("elbo", cell, "--p-noise", "full")
+    result = call("elbo", cell, "--settings", alone)
     assert result.exit_code == 1
     assert "noise_full.safetensors cannot be read as weights" in result.stderr
     assert (tmp_path / "elbo.parquet").read_bytes() == (tmp_path / "before").read_bytes()

@@ -559,6 +559,7 @@ TRAINS = {
     "datasets.toy.training.steps": 3001, "datasets.toy.training.batch": 255,
     "datasets.toy.training.learning_rate": 2e-3, "datasets.toy.training.warmup": 5,
     "datasets.toy.training.clip": 1.0, "datasets.toy.training.ema": 0.99,
+    "datasets.toy.training.optimiser": "muon", "datasets.toy.training.decay": "cosine",
     "sdes.vp.beta_min": 0.2, "sdes.vp.beta_max": 19, "sdes.vp.epsilon": 1e-4,
     "nets.mlp-32x2.width": 33, "nets.mlp-32x2.depth": 3, "nets.mlp-32x2.activation": "tanh",
     "nets.mlp-32x2.time_features": "fourier", "nets.mlp-32x2.scale_input": True, "nets.mlp-32x2.predicts": "noise",
