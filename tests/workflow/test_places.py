@@ -69,10 +69,10 @@ def test_two_clones_and_one_environment_do_not_mix(line, tmp_path: Path) -> None
     shutil.copytree(line.path / "difftime", tmp_path / "other" / "difftime")
     sde = tmp_path / "other" / "difftime" / "diffusion" / "sde.py"
     sde.write_text(sde.read_text() + "\nnew = 1\n")
-    # the rules import the planning clone's package; the command `difftime` is the other's
+    # the rules import the planning clone's package; the command `difftime` is the other's (-P: wherever it is started)
     command = tmp_path / "bin" / "difftime"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "other"} exec python -m difftime.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "other"} exec python -P -m difftime.cli "$@"\n')
     command.chmod(0o755)
     shutil.rmtree(line.results)
     run = line.snakemake("--cores", "1", check=False, PATH=f"{command.parent}{os.pathsep}{os.environ['PATH']}")
