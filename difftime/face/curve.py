@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,9 +125,9 @@ def elbo_curve(
 
 
 def _times(times: int | Sequence[float], score: Score) -> Tensor:
-    if isinstance(times, Integral):
+    if isinstance(times, int | np.integer):
         check_counts(times=times)
-        return score.T * torch.arange(1, times + 1, dtype=torch.float64) / times
+        return score.T * torch.arange(1, int(times) + 1, dtype=torch.float64) / int(times)
     for T in times:
         score.time(T)
     at = torch.as_tensor(times, dtype=torch.float64)
