@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import TOY, frame
 
+from difftime.study.collecting import save_collected
 from difftime.tables.parquet import BadTable, check, read, save
 from difftime.tables.render import ROWS_SHOWN
 from difftime.tables.schema import TABLES, Column, arrow_schema, write_rows
@@ -119,3 +120,14 @@ def test_every_column_has_a_type_a_description_and_a_unit(table: str) -> None:
         assert column.description
         assert (column.unit == "") == (column.type in ("string", "bool"))
     assert arrow_schema(table).names == names
+
+
+def test_a_residual_of_proposition_1_is_said_in_the_log_when_tables_are_collected(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_quadrature = dict.fromkeys(("prior_se", "I_se", "kl_se", "gap_se", "entropy_se"), 0.0)
+    part = an_elbo().assign(residual=[1e-3] + [0.0] * 7, **by_quadrature)
+    save(part, "elbo", tmp_path / "part.parquet")
+    with caplog.at_level("WARNING", "difftime"):
+        save_collected([tmp_path / "part.parquet"], "elbo", tmp_path / "elbo.parquet")
+    assert "T = 0.6: Proposition 1 is off by 0.001 nats" in caplog.text

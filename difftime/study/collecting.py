@@ -60,10 +60,15 @@ def parts(study: Study, results: Path, table: str) -> tuple[list[Path], list[Pat
 
 
 def save_collected(paths: Sequence[Path | str], table: str, output: Path | str) -> None:
-    """The tables of single cells as one: Parquet, Markdown and HTML. Raises BadTable."""
+    """The tables of single cells as one: Parquet, Markdown and HTML; what is doubtful is logged. Raises BadTable."""
+    from difftime.tables.bounds import doubts
+
     if not paths:
         raise BadTable(f"No cell has its part of the table {table} yet.")
-    save(collect(map(Path, paths), table), table, Path(output))
+    frame = collect(map(Path, paths), table)
+    save(frame, table, Path(output))
+    for doubt in doubts({table: frame}):
+        log.warning("WARNING: %s", doubt)
 
 
 def save_missing(paths: Iterable[Path], output: Path) -> None:
@@ -72,7 +77,7 @@ def save_missing(paths: Iterable[Path], output: Path) -> None:
 
 
 def save_derived(entry: Derived, inputs: Mapping[str, Any], settings: Mapping[str, Any], output: Path | str) -> None:
-    """A derived table from the files of other tables: Parquet, Markdown, LaTeX and HTML; what is doubtful is logged."""
+    """A derived table from the files of other tables: Parquet, Markdown, LaTeX and HTML."""
     frames = {}
     for name in (*entry.needs, *entry.wants):
         frames[name] = read(Path(inputs[name]), name) if name in inputs else empty(name)
