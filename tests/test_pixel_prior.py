@@ -45,6 +45,38 @@ def test_it_is_the_mean_of_the_noise_given_the_pixel(sigma: float) -> None:
     assert found.numpy() == pytest.approx(expected, rel=1e-7, abs=1e-7)
 
 
+def by_logarithms(x: float, alpha: float, sigma: float) -> float:
+    """E[z | x_t] at much noise, by Gauss-Legendre nodes over x_0 and the logarithms of their weights."""
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    y, s = x / alpha, sigma / alpha
+    spread = np.sqrt(1 + s**2)
+    logs, noise = [np.log(OUTSIDE) + norm.logpdf(y / spread) - np.log(spread)], [s * y / spread**2]
+    for share, low, high in [(0.7, -1.0, GREY - 1), (0.1, 1 - GREY, 1.0), (0.2, -1.0, 1.0)]:
+        z = (y - ((high - low) * nodes + high + low) / 2) / s
+        logs += list(np.log((1 - OUTSIDE) * share * weights / 2 / s) + norm.logpdf(z))
+        noise += list(z)
+    return np.average(noise, weights=np.exp(np.array(logs) - np.max(logs)))
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_it_has_its_digits_in_both_tails(sign: int) -> None:
+    """Near T = 1 the levels are narrow beside the noise, and their shares differences of nearly equal numbers."""
+    alpha = 0.0066
+    sigma = (1 - alpha**2) ** 0.5
+    x = sign * torch.tensor([1.0, 5.0, 6.0, 7.0, 8.0, 9.0, 12.0, 25.0], dtype=torch.float64)
+    found = PRIOR.noise(x, torch.tensor(alpha, dtype=torch.float64), torch.tensor(sigma, dtype=torch.float64))
+    assert found.numpy() == pytest.approx([by_logarithms(value, alpha, sigma) for value in x.tolist()], rel=1e-8)
+
+
+@pytest.mark.parametrize("x", [29.99, 30.01, 80.0])
+def test_where_every_density_underflows_it_is_that_of_the_wide_part(x: float) -> None:
+    position = torch.tensor([x, -x], dtype=torch.float64, requires_grad=True)
+    noise = PRIOR.noise(position, torch.tensor(0.0066), torch.tensor(0.99998))
+    (slope,) = torch.autograd.grad(noise.sum(), position)
+    assert noise.tolist() == pytest.approx([x, -x], rel=1e-2)
+    assert slope.tolist() == pytest.approx([1, 1], rel=1e-2)
+
+
 def test_it_is_finite_far_out_and_leads_back() -> None:
     """Also where the shares of all levels underflow, and with its slope."""
     x = torch.tensor([-30.0, -3.0, 3.0, 30.0], dtype=torch.float64, requires_grad=True)

@@ -24,10 +24,19 @@ GREY = 1 / SCALE
 """The width of a grey level."""
 OUTSIDE = 1e-3
 """The share of N(0, 1)."""
+UNDERFLOW = 30
+"""Standard deviations of its diffused N(0, 1) beyond which no density is computed: a pixel there counts as one of it."""
 
 
 def _normal_density(u: Tensor) -> Tensor:
     return torch.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
+
+
+def _normal_mass(a: Tensor, b: Tensor) -> Tensor:
+    """P(a < N(0, 1) < b), with its digits in both tails, which `torch.special.ndtr` has not."""
+    mirrored = a > 0
+    near, far = torch.where(mirrored, a, -b), torch.where(mirrored, b, -a)
+    return 0.5 * (torch.special.erfc(near / math.sqrt(2)) - torch.special.erfc(far / math.sqrt(2)))
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,15 @@ class PixelPrior:
 
         `alpha` and `sigma` multiply x.
         """
-        y, s = x.double() / alpha, sigma / alpha
+        position, s = x.double() / alpha, sigma / alpha
         spread = (1 + s * s).sqrt()
+        far = position.abs() > UNDERFLOW * spread
+        y = torch.where(far, 0.0, position)  # not the far ones: the gradient of 0/0 would spoil theirs
         density = OUTSIDE * _normal_density(y / spread) / spread
         fall = density * s * y / spread**2  # -s d/dy of the density
         grey = 1 - self.black - self.white
         for share, low, high in ((self.black, -1, GREY - 1), (self.white, 1 - GREY, 1), (grey, -1, 1)):
             a, b, height = (low - y) / s, (high - y) / s, (1 - OUTSIDE) * share / (high - low)
-            density = density + height * (torch.special.ndtr(b) - torch.special.ndtr(a))
+            density = density + height * _normal_mass(a, b)
             fall = fall + height * (_normal_density(b) - _normal_density(a))
-        return fall / density
+        return torch.where(far, s * position / spread**2, fall / density)
