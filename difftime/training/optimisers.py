@@ -18,7 +18,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 def adam(
     net: Networks, parameters: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], count: Tensor,
-    rate: float,
+    rate: float | Tensor,
 ) -> None:  # fmt: skip
     """Kingma and Ba (2015), with betas 0.9 and 0.999."""
     # the kernel itself: constructing torch.optim.Adam imports the compiler, for a second, and each of its steps takes
