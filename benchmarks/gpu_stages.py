@@ -99,7 +99,7 @@ def paper() -> Size:
     settings = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text(encoding="utf-8"))
     network, training = settings["nets"]["ncsnpp-mnist"], settings["datasets"]["mnist"]["training"]
     usual = {"time_sampling": "uniform", "optimiser": "adam", "decay": "none"}
-    recipe = Recipe(**(usual | training), checkpoint_minutes=1, block=10)
+    recipe = Recipe(**(usual | training), checkpoint_minutes=1.0, block=10)
     return Size({name: network[name] for name in OPTIONS}, recipe)
 
 
@@ -420,7 +420,7 @@ def bpd_bits(bench: Bench, score: NetScore, part: Tensor) -> tuple[Tensor, int]:
 def bits(elbo: Tensor, bpd: Tensor, nfe: Sequence[int], bench: Bench) -> list[Row]:
     """The rows of an evaluation: the ELBO of all images, BPD of those that were solved, and the paired difference."""
     size = bench.size
-    rows = [estimate("ELBO", elbo, f"{len(elbo)} images, {2 * size.pairs} evaluations each, float32")]
+    rows = [estimate("ELBO", elbo, f"{len(elbo)} images, {2 * size.pairs + 2} evaluations each, float32")]
     if len(bpd):
         settings = (
             f"{len(bpd)} images by {size.batch}, NFE {', '.join(map(str, nfe))}, rtol = atol = {size.tolerance:g}"

@@ -24,6 +24,11 @@ def adam(
     # the kernel itself: constructing torch.optim.Adam imports the compiler, for a second, and each of its steps takes
     # three times as long
     first, second = moments
+    # it takes numbers as they lie in memory, and autograd lays those of a gradient as it likes
+    gradients = [
+        gradient if gradient.stride() == weight.stride() else torch.empty_like(weight).copy_(gradient)
+        for weight, gradient in zip(parameters, gradients, strict=True)
+    ]
     torch._fused_adam_(
         parameters, gradients, first, second, [], len(gradients) * [count], amsgrad=False, maximize=False,
         beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8,

@@ -186,9 +186,10 @@ class _Run:
         if state is None:
             return
         self.net.load_state_dict(state["net"])
-        device = self.average[0].device
-        self.average, self.count = [x.to(device) for x in state["average"]], state["count"].to(device)
-        self.moments = [[x.to(device) for x in moment] for moment in state["moments"]]
+        # copied, so that they lie in memory as the weights do, also where those of the state lay otherwise
+        for own, saved in zip([self.average, *self.moments], [state["average"], *state["moments"]], strict=True):
+            torch._foreach_copy_(own, saved)
+        self.count.copy_(state["count"])
         self.block, self.losses, self.seconds = state["block"], list(state["losses"]), state["seconds"]
         log.info("Resuming at step %d from %s", self.block * self.recipe.block, resume)
 
