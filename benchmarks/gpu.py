@@ -226,7 +226,6 @@ class Ticket:
 
     def trained_for(self, seconds: float, form: Form) -> tuple[int, torch.Tensor]:
         """Train for this time and save the averaged weights. Returns the steps and the mean loss of every block."""
-        torch.backends.cudnn.benchmark = form.tuned
         # the training is asked to stop as `timeout` would ask, and saves its state between two blocks
         timer = threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGTERM])
         timer.start()
@@ -276,7 +275,6 @@ class Ticket:
             return
         name, bench, start = f"after {steps} steps", self.bench, time.monotonic()
         with self.stage(name) as rows:
-            torch.backends.cudnn.benchmark = False
             score = bench.frozen(Form(**call["form"]))
             score.net.load_state_dict(load_weights(self.out / WEIGHTS, self.owner(steps)))
             elbo = stages.elbo_bits(bench, score, bench.part, bench.size.pairs)
@@ -303,7 +301,9 @@ def identity(bench: Bench) -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    """The device and what computes on it."""
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return f"{card}, torch {torch.__version__}"
 
 
 def texts(row: Row, peak: float | None) -> list[str]:

@@ -70,6 +70,8 @@ FORMS = (
     Form(channels_last=True, tuned=True, graph=True), Form(channels_last=True, tuned=True, compiled=True),
     Form(channels_last=True, tuned=True, compiled=True, graph=True),
 )  # fmt: skip
+EVALUATED = (Form(), Form(channels_last=True), Form(tuned=True))
+"""The forms of a network that is evaluated."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Bench:
     device: torch.device
 
     def score(self, form: Form, precision: Precision | None = None) -> NetScore:
-        """A network with fresh weights; in training in bfloat16, where the device is made for that."""
+        """A network with fresh weights, and cuDNN set for its form; in bfloat16 where the device is made for that."""
+        torch.backends.cudnn.benchmark = form.tuned
         model = NCSNpp(
             self.images.shape[0], self.images.shape[1], **self.size.network, generator=stream(SEED, "initial weights")
         )
@@ -206,7 +209,9 @@ def rate(what: str, unit: str, work: float, seconds: Sequence[float], settings: 
     """
     low, median, high = statistics.quantiles([work / spent for spent in seconds], n=4, method="inclusive")
     row = {"what": what, "unit": unit, "median": median, "low": low, "high": high, "repeats": len(seconds)}
-    return row | {"settings": settings} | ({} if flops is None else {"flops": median * flops})
+    return (
+        row | {"settings": f"{settings}, {len(seconds)} repeats"} | ({} if flops is None else {"flops": median * flops})
+    )
 
 
 def device(bench: Bench) -> list[Row]:
@@ -224,7 +229,8 @@ def peak(bench: Bench) -> list[Row]:
     n, rows = bench.size.product, []
     for name in ("bfloat16", "float32"):
         a, b = torch.randn(2, n, n, device=bench.device, dtype=getattr(torch, name))
-        torch.mm(a, b)
+        for _ in range(bench.size.repeats):
+            torch.mm(a, b)
         seconds = bench.seconds(lambda a=a, b=b: torch.mm(a, b), bench.size.repeats)
         settings = f"{n} × {n}, random" + (", without TF32" if name == "float32" else "")
         rows.append(rate(f"matrix product, {name}", "TFLOP/s", 2 * n**3 / 1e12, seconds, settings, flops=1e12))
@@ -293,7 +299,6 @@ def steps_of(
     bench: Bench, form: Form, recipe: Recipe, precision: Precision | None = None
 ) -> tuple[_Run, Callable[[int], Tensor]]:
     """A training, and the function that takes its block of this number and returns the losses, on the CPU."""
-    torch.backends.cudnn.benchmark = form.tuned
     score, data = bench.score(form, precision), bench.data()
     score.net.train()
     run = _Run(score, recipe, {}, None, ALONE)
@@ -376,7 +381,7 @@ def elbo(bench: Bench) -> list[Row]:
     rows = [rate("ELBO", "images/s", size.images, seconds, settings, evaluations * bench.flops["forward"])]
     x = torch.randn(1, size.images, bench.images.d, device=bench.device)
     t = torch.full((1, size.images), T / 2, device=bench.device)
-    for form in (Form(), Form(channels_last=True)):
+    for form in EVALUATED:
         score = bench.frozen(form)
         with torch.no_grad():
             score(x, t)
@@ -389,7 +394,7 @@ def elbo(bench: Bench) -> list[Row]:
 def bpd(bench: Bench) -> list[Row]:
     """Images per second of the ODE's right-hand side, a vector–Jacobian product included."""
     rows = []
-    for form in (Form(), Form(channels_last=True)):
+    for form in EVALUATED:
         score = bench.frozen(form)
         for n in bench.size.calls:
             x = torch.randn(1, n, bench.images.d, device=bench.device, dtype=torch.float64)

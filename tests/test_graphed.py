@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,6 +92,56 @@ def test_another_recipe_leads_elsewhere(change: dict[str, Any]) -> None:
     plain = train(score, data, recipe=RECIPE, **OPTIONS)
     other = train(of_points()[0], data, recipe=replace(RECIPE, **change), form=Graphed, **OPTIONS)
     assert apart(other, plain, start) > 1e-3
+
+
+class Card:
+    """Stands for a GPU: what is done while a graph is captured has no effect before its replays."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.events = events = list[str]()
+        step, capturing = Graphed.step, []
+
+        def seen(steps: Graphed) -> None:
+            events.append("capture" if capturing else "step")
+            if capturing:
+                capturing.append(lambda: step(steps))
+            else:
+                step(steps)
+
+        class Graph:
+            def replay(self) -> None:
+                events.append("replay")
+                self.work()
+
+        @contextmanager
+        def capture(graph: Any) -> Iterator[None]:
+            capturing.append(None)
+            yield
+            graph.work = capturing.pop()
+            capturing.clear()
+
+        monkeypatch.setattr(Graphed, "step", seen)
+        monkeypatch.setattr("torch.cuda.CUDAGraph", Graph)
+        monkeypatch.setattr("torch.cuda.graph", capture)
+        for name in ("Stream", "current_stream"):
+            monkeypatch.setattr(f"torch.cuda.{name}", lambda: SimpleNamespace(wait_stream=lambda other: None))
+        monkeypatch.setattr("torch.cuda.stream", lambda stream: nullcontext())
+
+    @staticmethod
+    def form(run: Any, group: Group) -> Graphed:
+        steps = Graphed(run, group)
+        steps.captures = True
+        return steps
+
+
+def test_every_step_is_taken_once_whether_it_warms_up_is_captured_or_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    score, data = of_points()
+    start = {name: weight.detach().clone() for name, weight in score.net.named_parameters()}
+    plain = train(score, data, recipe=RECIPE, **OPTIONS)
+    card = Card(monkeypatch)
+    captured = train(of_points()[0], data, recipe=RECIPE, form=card.form, **OPTIONS)
+    assert card.events == 3 * ["step"] + ["capture"] + 10 * ["replay"]
+    assert apart(captured, plain, start) < 1e-4
 
 
 def test_a_training_goes_on_in_another_form_and_layout_where_it_was_cut(

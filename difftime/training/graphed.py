@@ -33,6 +33,7 @@ class Graphed:
             )
         device = run.count.device
         self.run = run
+        self.captures = device.type == "cuda"
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
         self.buffers: list[Tensor] = []
         self.losses = torch.zeros(0)
@@ -61,7 +62,7 @@ class Graphed:
 
     def start(self) -> None:
         """Take a step: as a replay, once there is a graph."""
-        if not self.place.is_cuda:
+        if not self.captures:
             self.step()
         elif self.graph is not None:
             self.graph.replay()
