@@ -64,13 +64,19 @@ class TooLong(Exception):
 def within(seconds: float) -> Iterator[None]:
     """Raise TooLong in the block where it takes longer."""
 
+    said, end = f"stopped after {seconds:.0f} s", time.monotonic() + seconds
+
     def late(number: int, frame: FrameType | None) -> None:
-        raise TooLong(f"stopped after {seconds:.0f} s")
+        raise TooLong(said)
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except Exception as error:  # PyTorch's compiler makes an error of its own of whatever is raised in it
+        if time.monotonic() < end:
+            raise
+        raise TooLong(said) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -188,7 +194,9 @@ class Ticket:
                 first = next((row["loss"] for row in self.rows("training speed") if "loss" in row), None)
                 return stages.training(bench, form, first)
 
-            return Stage(f"training speed, {form.name}", 180 if form.compiled else 30, work)
+            # a captured one finds the network compiled
+            seconds = 180 if form.compiled and not form.graph else 40
+            return Stage(f"training speed, {form.name}", seconds, work)
 
         return [
             Stage("device", 10, lambda: stages.device(bench)),
@@ -203,8 +211,13 @@ class Ticket:
     def best(self, seconds: float) -> Form:
         """The form that trains on most images in this time, its start included; the plainest where none is known."""
         known = [row for row in self.rows("training speed") if row.get("within")]
-        fastest = max(known, key=lambda row: row["median"] * (seconds - row["start"]), default={"form": {}})
-        return Form(**fastest["form"])
+        compiling = max((row["start"] for row in known if row["form"]["compiled"]), default=0)
+
+        def images(row: Row) -> float:
+            anew = row["form"]["compiled"] and not self.bench.compiled
+            return float(row["median"] * (seconds - (compiling if anew else row["start"])))
+
+        return Form(**max(known, key=images, default={"form": {}})["form"])
 
     def train(self, seconds: float) -> None:
         """Go on with the training for this time, from the state that lies in the folder."""
