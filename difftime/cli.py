@@ -298,21 +298,22 @@ def samples(
 
 @_command
 def collect(
+    dataset: Annotated[str, typer.Argument(help="The name of the data")],
     table: Annotated[str, typer.Argument(help="The table's name")],
     results: Annotated[Path, typer.Option(help="The study's results folder", file_okay=False, exists=True)],
     output: Output,
     partial: Annotated[bool, typer.Option("--partial", help="Leave out what is not there yet, and list it")] = False,
 ) -> None:
-    """The tables of single cells as one: Parquet, Markdown and HTML.
+    """The tables of all cells on some data as one: Parquet, Markdown and HTML.
 
     With --partial a second table, OUTPUT-missing, has a row for each file that is missing; and OUTPUT may not lie among
     the study's own tables.
     """
     from difftime.study import collecting
 
-    if partial and output.resolve().parent == (results / "tables").resolve():
-        raise BadSettings(f"{output} is where the whole study's table belongs. Give a partial one another folder.")
-    there, missing = collecting.parts(study_in(results), results, table)
+    if partial and output.resolve().is_relative_to((results / "tables").resolve()):
+        raise BadSettings(f"{output} is where a whole study's tables belong. Give a partial one another folder.")
+    there, missing = collecting.parts(study_in(results), results, dataset, table)
     collecting.save_collected(there if partial else there + missing, table, output)
     if partial:
         collecting.save_missing(missing, output.with_name(f"{output.stem}-missing.parquet"))
