@@ -6,6 +6,11 @@ Rules of the pipeline and people call the same commands.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # python -m difftime.cli: as the console command, which can do without the extra study
+    from difftime.__main__ import main
+
+    main()
+
 import gc
 import json
 import logging
@@ -435,7 +440,3 @@ def export(
 def schema() -> None:
     """Print the JSON schema of a configuration file, for editors."""
     typer.echo(json.dumps(Study.model_json_schema(), indent=2))
-
-
-if __name__ == "__main__":
-    app()

@@ -117,6 +117,15 @@ def test_the_program_is_installed_under_its_name() -> None:
     assert (run.returncode, run.stdout) == (0, f"{difftime.__version__}\n")
 
 
+@pytest.mark.parametrize("package", ["typer", "pydantic", "yaml"])
+@pytest.mark.parametrize("module", ["difftime", "difftime.cli"])
+def test_without_the_extra_study_the_command_names_it_in_one_line(module: str, package: str) -> None:
+    code = f"import runpy, sys; sys.modules[{package!r}] = None; runpy.run_module({module!r}, run_name='__main__')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    wanted = f"needs the package {package}, which is not installed: pip install 'difftime[study]'"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"The command difftime {wanted}\n")
+
+
 def test_an_unknown_command_is_refused() -> None:
     assert call("tarin").exit_code == 2
 
@@ -327,6 +336,16 @@ def test_what_there_is_of_a_study_becomes_tables_and_the_rest_a_list(half: Path)
     assert (0.5, "elbo.parquet") not in {(row["T"], row.file) for _, row in missing.iterrows()}
     assert not (half / "tables").exists()
     assert str(half / "partial") in refusal("show", half)
+
+
+def test_the_next_T_is_suggested_from_what_there_is(half: Path) -> None:
+    result = call("suggest", half)
+    assert result.exit_code == 0, result.exception
+    assert {line.partition(" p_noise: ")[0] for line in result.stdout.splitlines()} == {
+        "toy vp mlp, standard", "toy vp mlp, matched",
+    }  # fmt: skip
+    shutil.rmtree(half / "cells")
+    assert refusal("suggest", half) == f"No cell in {half} has its ELBO measured yet: run snakemake first."
 
 
 @pytest.mark.parametrize("command", ["show", "partial", "suggest"])

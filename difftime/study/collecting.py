@@ -13,16 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from difftime.study.registry import DERIVED, FIGURES, Derived
 from difftime.study.settings import COLLECTED, BadSettings, Study, study_in
 from difftime.support.files import atomic
 from difftime.tables.parquet import BadTable, collect, empty, labelled, missing, read, save
 from difftime.tables.render import latex_of
-
-if TYPE_CHECKING:
-    from difftime.optimum.suggest import Suggestion
 
 log = logging.getLogger("difftime")
 
@@ -208,11 +205,12 @@ def _incomplete(results: Path, absent: Sequence[Path]) -> str:
 
 def suggestions(results: Path, write: Path | None) -> str:
     """Which T to train next, curve by curve, and why; with `write`, they are added to that study file."""
-    from difftime.optimum.suggest import blocks
+    from difftime.optimum.suggest import blocks, suggest
     from difftime.study.settings import add_blocks
 
     study = study_in(results)
-    found = [one for dataset in study.cells().datasets() for one in _suggested(study, results, dataset)]
+    frames = {dataset: _of_optimum(study, results, dataset) for dataset in study.cells().datasets()}
+    found = [one for dataset, own in frames.items() for one in suggest(own, study.plain(dataset))]
     if not found:
         raise BadSettings(f"No cell in {results} has its ELBO measured yet: run snakemake first.")
     lines = [str(one) for one in found]
@@ -222,10 +220,8 @@ def suggestions(results: Path, write: Path | None) -> str:
     return "\n".join(lines)
 
 
-def _suggested(study: Study, results: Path, dataset: str) -> list[Suggestion]:
-    """The same of one data set, from what there is; nothing where no ELBO is measured yet."""
-    from difftime.optimum.suggest import suggest
-
+def _of_optimum(study: Study, results: Path, dataset: str) -> dict[str, Any]:
+    """What the optimum of some data is found from, as far as it is there."""
     frames = {}
     for name in (*DERIVED["optimum"].needs, *DERIVED["optimum"].units):
         paths, absent = parts(study, results, dataset, name)
@@ -235,4 +231,4 @@ def _suggested(study: Study, results: Path, dataset: str) -> list[Suggestion]:
                 "WARNING: %d files of %s of %s are missing: the suggestion is from what there is.",
                 len(absent), name, dataset,
             )  # fmt: skip
-    return suggest(frames, study.plain(dataset))
+    return frames

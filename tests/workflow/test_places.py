@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from clones import LINE, ROOT, Clone, clone_of
+from clones import LINE, ROOT, STUDY, Clone, clone_of
 
 from difftime.study.registry import MEASUREMENTS
 
@@ -137,6 +137,15 @@ def test_results_in_the_home_folder_are_found_there(tmp_path: Path) -> None:
     assert (home / "my results" / "tables" / "toy" / "elbo.parquet").exists()
     assert not (clone.path / "~").exists()
     assert difftime(clone, "show", home / "my results").returncode == 0
+
+
+def test_what_was_found_is_said_data_set_by_data_set_below_its_name(finished) -> None:
+    lines = difftime(finished, "show", finished.results).stdout.splitlines()
+    assert [line for line in lines if not line.startswith("  ")] == [*STUDY["datasets"]]
+    places = [line for line in lines if line.startswith("  Tables: ")]
+    assert len(places) == len(STUDY["datasets"])
+    for dataset, line in zip(STUDY["datasets"], places, strict=True):
+        assert line.split("   ")[0].endswith(f"tables/{dataset}")
 
 
 # Two at once
