@@ -14,7 +14,7 @@ from difftime.study import registry
 from difftime.study.settings.base import Check, Filled, HomePath, Info, Listed, Name, Positive, Settings, Whole
 from difftime.study.settings.blocks import Block, cell_name, grid
 from difftime.study.settings.cell import Cell
-from difftime.study.settings.datasets import DatasetSettings, ImageDatasetSettings, family, training_of, what_it_is
+from difftime.study.settings.datasets import DatasetSettings, ImageDataset, family, training_of, what_it_is
 from difftime.study.settings.errors import fault, refuse
 from difftime.study.settings.figures import FigureSettings
 from difftime.study.settings.grid import Grid
@@ -222,7 +222,7 @@ class Study(Settings):
         """MB that a job on some images asks for."""
         data, network = self.datasets[dataset], self.nets[net]
         own = network.memory if isinstance(network, NetNCSNppSettings) else None
-        return own or (data.memory if isinstance(data, ImageDatasetSettings) else 1)
+        return own or (data.memory if isinstance(data, ImageDataset) else 1)
 
     def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
         """The resolved settings of one cell."""
