@@ -39,8 +39,8 @@ class Mapped:
         return torch.from_numpy(np.ascontiguousarray(self.array[rows]))
 
 
-Images = UInt8[Tensor, "_ C H W"] | Mapped
-"""All of a data set's training or test images."""
+Images = UInt8[Tensor, "_ _ _ _"] | Mapped
+"""A data set's training or test images, N×C×H×W."""
 
 
 def blocks(images: Images, size: int) -> Iterator[UInt8[Tensor, "n C H W"]]:

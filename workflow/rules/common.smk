@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from difftime.figures import caption
+from difftime.images.kinds import KINDS
 from difftime.images.listing import listing
 from difftime.study.collecting import Busy, hold
 from difftime.study.fingerprint import ROOT, fingerprint
@@ -99,7 +100,7 @@ def measurement_settings(dataset, measurement):
 def images_settings(dataset):
     """What images these are, setting by setting, and what a cheap look says of the files."""
     data = STUDY.datasets[dataset]
-    files = listing(Path(data.path)) if data.path else ""
+    files = listing(Path(data.path)) if KINDS[data.kind].own else ""
     return flat(what_it_is(data) | {"files": files})
 
 

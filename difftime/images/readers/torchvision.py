@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from scipy.io import loadmat
 from torch import Tensor
 
 from difftime.images.data import BadImages, ImageData, image_data
@@ -87,6 +86,8 @@ def _cifar100(source: Any, root: Path, download: bool) -> Splits:
 
 def _svhn(source: Any, root: Path, extra: bool, download: bool) -> Splits:
     """The cropped digits of SVHN (Netzer et al., 2011), in files of MATLAB's, H×W×C×N."""
+    from scipy.io import loadmat
+
     halves = ("train", "extra", "test") if extra else ("train", "test")
     files = [File(root / name, [url], md5) for url, name, md5 in (source.split_list[half] for half in halves)]
     ensure(source.__name__, files, download)
