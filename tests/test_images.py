@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import Loaded, Site, batch, idx, pixels
 from PIL import Image
 
 from difftime.images.kinds import KINDS
@@ -31,13 +32,7 @@ from difftime.images.readers.npy import read as npy
 from difftime.images.readers.npz import read as npz
 from difftime.images.readers.shares import held_out
 
-pytest_plugins = ["sites"]
-
 mnist, cifar10, mnist5k = of_mnist.read, of_cifar10.read, of_mnist5k.read
-
-
-def pixels(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def checksum(content: bytes, algorithm: str) -> str:
@@ -48,10 +43,6 @@ def checksum(content: bytes, algorithm: str) -> str:
 
 
 TRAIN, TEST = pixels(6, 5, 4), pixels(3, 5, 4, seed=1)
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(">4i", 0x803, *array.shape) + array.tobytes()
 
 
 @pytest.fixture
@@ -158,19 +149,6 @@ def test_a_data_folder_that_cannot_be_made_is_said(mirror: Path, tmp_path: Path)
 ROWS = pixels(6, 4, 3072)
 
 
-def batch(rows: np.ndarray) -> bytes:
-    """A pickle as Python 2 and the NumPy of its time wrote it, opcode by opcode."""
-    return b"".join(
-        [
-            b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01",
-            struct.pack("<cici", b"J", len(rows), b"J", rows[0].size),
-            b"\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T",
-            struct.pack("<i", rows.nbytes) + rows.tobytes(),
-            b"tbU\x06labels](K\x01K\x02eu.",
-        ]
-    )
-
-
 Batches = Callable[[dict[str, bytes]], dict[str, bytes]]
 
 
@@ -222,16 +200,6 @@ def test_the_cifar10_archive_is_downloaded_and_read(
     monkeypatch.setattr(source, "url", f"{site.address}/{archive.name}")
     monkeypatch.setattr(source, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
     assert len(cifar10(tmp_path / "data").train) == 20
-
-
-class Loaded:
-    """Unpickled in the usual way, it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.path,))
 
 
 def test_a_batch_that_would_execute_code_is_refused_even_with_its_checksum(batches: Batches, tmp_path: Path) -> None:

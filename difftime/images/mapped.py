@@ -6,6 +6,7 @@ trained on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -39,11 +40,14 @@ class Mapped:
         return torch.from_numpy(np.ascontiguousarray(self.array[rows]))
 
 
+AT_ONCE = 1 << 22
+"""Pixels that are in memory at once; in float64 they take 34 MB."""
 Images = UInt8[Tensor, "_ _ _ _"] | Mapped
 """A data set's training or test images, N×C×H×W."""
 
 
 def blocks(images: Images, size: int) -> Iterator[UInt8[Tensor, "n C H W"]]:
-    """The images, `size` at once."""
+    """The images, `size` at once, or as many as have AT_ONCE pixels."""
+    size = min(size, max(1, AT_ONCE // math.prod(images.shape[1:])))
     for start in range(0, len(images), size):
         yield images[start : start + size]

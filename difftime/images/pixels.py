@@ -51,7 +51,7 @@ def moments(images: Images, block: int = 2048) -> Moments:
 
     u adds 1/256 to the means and (1/128)²/12 to the variances. Sums of integers in float64 are exact up to 370,000
     images, so constant pixels have covariance 0 with all others, and the result does not depend on `block`, the number
-    of images that are held in float64 at once.
+    of images, at most, that are held in float64 at once.
     """
     n, d = len(images), images[0].numel()
     total = torch.zeros(d, dtype=torch.float64, device=images.device)

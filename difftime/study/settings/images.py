@@ -14,22 +14,22 @@ from difftime.study.settings.nets import NCSNppSettings
 IMAGE_KINDS = tuple(KINDS)
 
 
-def _kind_may_be_left_out(schema: dict[str, Any]) -> None:
-    """For editors: the kind is guessed from the path."""
-    schema["required"] = [key for key in schema.get("required", ()) if key != "kind"]
+def _not_required(schema: dict[str, Any]) -> None:
+    """For editors: the kind may be left out, as the path tells it."""
+    schema["required"] = [key for key in schema["required"] if key != "kind"]
+
+
+def _or_column(schema: dict[str, Any]) -> None:
+    """For editors: so it may for Parquet, which a column gives away; without one it looks like any other path."""
+    _not_required(schema)
+    schema["anyOf"] = [{"required": ["kind"]}, {"required": ["column"]}]
 
 
 class AnyImageSettings(Settings):
     """Images of 8 bits per channel, dequantised and scaled to [-1, 1]."""
 
-    model_config = ConfigDict(json_schema_extra=_kind_may_be_left_out)
-
     kind: str
     path: HomePath | None = Field(default=None, description="Where they lie")
-    channels: Literal[1, 3] | None = Field(default=None, description="What the files must have; null: whatever it is")
-    test_share: Share | None = Field(
-        default=None, description="Share of the images held out, for a folder or a file without a split of its own"
-    )
     flip: bool = Field(default=False, description="Mirror half of the training images left to right")
 
     @model_validator(mode="after")
@@ -37,17 +37,26 @@ class AnyImageSettings(Settings):
         kind = KINDS[self.kind]
         if lacking := [key for key in kind.needs if getattr(self, key) is None]:
             raise ValueError(f"images of kind {self.kind} need a {' and a '.join(lacking)}")
-        given = [key for key in ("path", "channels", "test_share") if getattr(self, key) is not None]
+        given = [key for key in ("path", "channels", "test_share") if getattr(self, key, None) is not None]
         if strange := [key for key in given if key not in (*kind.needs, *kind.may)]:
             raise ValueError(f"images of kind {self.kind} have no {' and no '.join(strange)}")
         return self
 
 
-class ImageSettings(AnyImageSettings):
+class _Shared(AnyImageSettings):
+    channels: Literal[1, 3] | None = Field(default=None, description="What the files must have; null: whatever it is")
+    test_share: Share | None = Field(
+        default=None, description="Share of the images held out, for a folder or a file without a split of its own"
+    )
+
+
+class ImageSettings(_Shared):
     """Images of a kind that has a path at most."""
 
+    model_config = ConfigDict(json_schema_extra=_not_required)
+
     kind: Literal["mnist", "cifar10", "mnist5k", "folder", "npz", "npy"] = Field(
-        description="mnist, cifar10 and mnist5k, which come by themselves; or one's own images, where the path tells"
+        description="mnist, cifar10 and mnist5k come by themselves; of one's own images, the path tells it"
     )
 
 
@@ -81,8 +90,10 @@ class TorchvisionSettings(AnyImageSettings):
         return self
 
 
-class ParquetSettings(AnyImageSettings):
+class ParquetSettings(_Shared):
     """Images in Parquet files."""
+
+    model_config = ConfigDict(json_schema_extra=_or_column)
 
     kind: Literal["parquet"] = Field(description="A Parquet file, or a folder of such files")
     column: str | None = Field(
