@@ -50,7 +50,9 @@ class PixelPrior:
     @classmethod
     def of(cls, images: Images) -> PixelPrior:
         """From all pixels of all images."""
-        counts = [[(part == level).sum().item() for level in (0, LEVELS - 1)] for part in blocks(images, 1024)]
+        counts = [
+            [torch.count_nonzero(part == level).item() for level in (0, LEVELS - 1)] for part in blocks(images, 1024)
+        ]
         return cls(*(sum(level) / math.prod(images.shape) for level in zip(*counts, strict=True)))
 
     def noise(self, x: Float[Tensor, "*points d"], alpha: Tensor, sigma: Tensor) -> Float[Tensor, "*points d"]:

@@ -46,22 +46,21 @@ def read(data_dir: Path, name: str, path: Path | None = None, extra: bool = Fals
 
 def _mnist_like(source: Any, root: Path, download: bool) -> Splits:
     """Files of MNIST's names, from a mirror."""
-    known = dict(source.resources)
-    files = [f"{half}-images-idx3-ubyte.gz" for half in ("train", "t10k")]
-    addresses = [[f"{mirror}{file}" for mirror in source.mirrors] for file in files]
-    return _idx(source, root, [(at, known[file]) for at, file in zip(addresses, files, strict=True)], download)
+    folder, known = root / source.__name__ / "raw", dict(source.resources)
+    names = [f"{half}-images-idx3-ubyte.gz" for half in ("train", "t10k")]
+    files = [File(folder / name, [f"{mirror}{name}" for mirror in source.mirrors], known[name]) for name in names]
+    return _idx(source, files, download)
 
 
 def _qmnist(source: Any, root: Path, download: bool) -> Splits:
     """QMNIST (Yadav & Bottou, 2019): all of its 60,000 test images."""
-    images = [source.resources[half][0] for half in ("train", "test")]
-    return _idx(source, root, [([address], md5) for address, md5 in images], download)
+    folder, known = root / source.__name__ / "raw", [source.resources[half][0] for half in ("train", "test")]
+    files = [File(folder / address.rpartition("/")[2], [address], md5) for address, md5 in known]
+    return _idx(source, files, download)
 
 
-def _idx(source: Any, root: Path, known: Sequence[tuple[list[str], str]], download: bool) -> Splits:
-    """Two IDX files in `root`/NAME/raw. A compressed one has a known checksum; of another one the form is checked."""
-    folder = root / source.__name__ / "raw"
-    files = [File(folder / addresses[0].rpartition("/")[2], addresses, md5) for addresses, md5 in known]
+def _idx(source: Any, files: Sequence[File], download: bool) -> Splits:
+    """Two IDX files. A compressed one has a known checksum; of another one the form is checked."""
     ensure(source.__name__, [file for file in files if not file.path.with_suffix("").exists()], download)
     train, test = map(_idx_file, files)
     return train, test
