@@ -77,8 +77,8 @@ Model = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="A folder of images, an .npz or .npy, or mnist, cifar10 or mnist5k. The test images should be new to the "
-        "model"
+        help="A folder of images, an .npz, .npy or .parquet, or mnist, cifar10, mnist5k or FashionMNIST, CIFAR100, ... of "
+        "torchvision. The test images should be new to the model"
     ),
 ]
 TestShare = Annotated[float, typer.Option(help="Share of test images, where DATA is not split", min=0, max=1)]

@@ -87,7 +87,9 @@ class Study(Settings):
     samples: SampleSettings = Field(default=SampleSettings(), description="The measurement samples")
     optimum: OptimumSettings = Field(default=OptimumSettings(), description="The best T, and the cheapest as good")
     figures: FigureSettings = Field(default=FigureSettings(), description="How figures look")
-    data_dir: HomePath = Field(default="data", description="Where mnist and cifar10 are, or are downloaded to")
+    data_dir: HomePath = Field(
+        default="data", description="Where mnist, cifar10 and torchvision's data sets are, or are downloaded to"
+    )
     checkpoint_minutes: Positive = Field(default=10.0, description="Minutes of training between saved resume states")
 
     @model_validator(mode="wrap")
