@@ -6,10 +6,7 @@ rule study:
     conda:
         "../../environment.yml"
     params:
-        **{
-            key: f"{name} = {value}"
-            for key, (name, value) in enumerated(flat(plain_study(STUDY))).items()
-        },
+        **PLAN.study_parameters(),
     script:
         "../scripts/study.py"
 
@@ -22,10 +19,7 @@ rule cell:
     conda:
         "../../environment.yml"
     params:
-        **parameters(
-            of_cell,
-            (cell_settings(**keys) for keys, _ in STUDY.grid()),
-        ),
+        **PLAN.cell_parameters(),
     script:
         "../scripts/settings.py"
 
@@ -38,14 +32,7 @@ rule settings:
     conda:
         "../../environment.yml"
     params:
-        **parameters(
-            of_measurement,
-            (
-                measurement_settings(dataset, measurement)
-                for dataset in GRID.datasets()
-                for measurement in MEASURED
-            ),
-        ),
+        **PLAN.measurement_parameters(),
     script:
         "../scripts/settings.py"
 
@@ -59,13 +46,6 @@ rule fetch:
         "../../environment.yml"
     params:
         # not the code: what is written stays the same when it is edited, and every cell would be trained anew
-        **parameters(
-            of_images,
-            (
-                images_settings(dataset)
-                for dataset in GRID.datasets()
-                if not is_mixture(dataset)
-            ),
-        ),
+        **PLAN.images_parameters(),
     script:
         "../scripts/fetch.py"

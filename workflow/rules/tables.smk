@@ -1,6 +1,6 @@
 rule collect:
     input:
-        parts=cell_tables,
+        parts=PLAN.parts,
     output:
         parquet=f"{TABLES}/{{table}}.parquet",
         markdown=f"{TABLES}/{{table}}.md",
@@ -12,8 +12,8 @@ rule collect:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=memory,
-        runtime=minutes,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
     params:
         code=fingerprint("tables.parquet"),
     script:
@@ -22,7 +22,7 @@ rule collect:
 
 rule table:
     input:
-        unpack(derived_from),
+        unpack(PLAN.sources),
     output:
         parquet=f"{TABLES}/{{table}}.parquet",
         markdown=f"{TABLES}/{{table}}.md",
@@ -35,18 +35,18 @@ rule table:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=memory,
-        runtime=minutes,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
     params:
-        settings=plain_of,
-        code=made_by,
+        settings=PLAN.plain,
+        code=PLAN.made_by,
     script:
         "../scripts/table.py"
 
 
 rule figure:
     input:
-        table=figure_table,
+        table=PLAN.shown,
     output:
         pdf=f"{RESULTS}/figures/{{place}}/{{figure}}.pdf",
         png=report(
@@ -63,12 +63,12 @@ rule figure:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=memory,
-        runtime=minutes,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
     params:
-        settings=figure_style,
-        caption=figure_caption,
-        code=drawn_by,
+        settings=PLAN.style,
+        caption=PLAN.caption,
+        code=PLAN.drawn_by,
     script:
         "../scripts/figure.py"
 
@@ -76,16 +76,9 @@ rule figure:
 rule tables:
     input:
         f"{RESULTS}/study.json",
-        [
-            f"{RESULTS}/tables/{dataset}/{table}.parquet"
-            for dataset in GRID.datasets()
-            for table in GRID.tables(dataset)
-        ],
+        PLAN.tables(),
 
 
 rule figures:
     input:
-        [
-            f"{RESULTS}/figures/{dataset}/{f'{net}/' if net else ''}{figure}.pdf"
-            for figure, dataset, net in GRID.figures()
-        ],
+        PLAN.figures(),
