@@ -1,7 +1,7 @@
 """The explorer's charts as Vega-Lite specifications by Vega-Altair, without data: the page hands these over.
 
-One set of charts per data set, as units, titles and axes depend on it. The axes are those of all its curves, so that two
-choices can be compared by eye; what lies beyond an axis is drawn on its border as an arrow, as in the figures.
+One set of charts per data set, as units, titles and axes depend on it. The axes are those of all its curves, so that
+two choices can be compared by eye; what lies beyond an axis is drawn on its border as an arrow, as in the figures.
 """
 
 from __future__ import annotations
@@ -41,10 +41,15 @@ LOOKS = {
 }
 """Label and colour of a quantity that is drawn over T."""
 OTHERS = {
-    "entropy": "entropy of p(x,ε)", "nfe": "NFE, likelihood", "sde:nfe": "NFE, samples of the SDE",
-    "ode:nfe": "NFE, samples of the ODE", "sde:wasserstein1": "Wasserstein-1, SDE", "ode:wasserstein1": "Wasserstein-1, ODE",
-    "sde:log_p_data_median": "median log p_data, SDE", "ode:log_p_data_median": "median log p_data, ODE",
-}  # fmt: skip
+    "entropy": "entropy of p(x,ε)",
+    "nfe": "NFE, likelihood",
+    "sde:nfe": "NFE, samples of the SDE",
+    "ode:nfe": "NFE, samples of the ODE",
+    "sde:wasserstein1": "Wasserstein-1, SDE",
+    "ode:wasserstein1": "Wasserstein-1, ODE",
+    "sde:log_p_data_median": "median log p_data, SDE",
+    "ode:log_p_data_median": "median log p_data, ODE",
+}
 """Labels of the others."""
 LABELS = OTHERS | {name: label for name, (label, _) in LOOKS.items()}
 EXACT = ("prior", "R", "K", "decoder")
@@ -171,13 +176,13 @@ def over_time(view: View, there: set[str], times: Ends, ends: Ends) -> Spec:
         .encode(
             y=shown, fill=alt.condition("datum.finite < datum.seeds", alt.value("white"), colour), tooltip=tooltip
         ),
-        terms.mark_text(fontSize=12, fontWeight="bold").encode(y=alt.Y("shown:Q", scale=y), text="cut:N", tooltip=tooltip),
+        terms.mark_text(fontSize=12).encode(y=shown, text="cut:N", tooltip=tooltip),
         terms.transform_filter("datum.finite < datum.seeds")
         .mark_text(text="×", fontSize=13)
         .encode(y=alt.value(7)),
     ]  # fmt: skip
     layers[-2] = layers[-2].add_params(picked)
-    return _finished(alt.layer(*layers).properties(width="container", height=HEIGHT))
+    return _finished(alt.layer(*layers))
 
 
 def _cut(chart: alt.Chart, ends: Ends) -> alt.Chart:
@@ -194,7 +199,8 @@ def _cut(chart: alt.Chart, ends: Ends) -> alt.Chart:
 
 def _labels(names: Sequence[str]) -> str:
     """A Vega expression that gives every quantity its label."""
-    return f"{({name: LOOKS[name][0] for name in names})!r}[datum.value]"
+    labels = {name: LOOKS[name][0] for name in names}
+    return f"{labels!r}[datum.value]"
 
 
 def against_cost(panel: Panel, rows: pd.DataFrame) -> Spec:
@@ -218,9 +224,7 @@ def against_cost(panel: Panel, rows: pd.DataFrame) -> Spec:
         "p_noise:N", scale=alt.Scale(domain=names, range=[style.P_NOISES[name].colour for name in names]),
         legend=alt.Legend(title=None, orient="top"),
     )  # fmt: skip
-    shape = alt.Shape(
-        "sde:N", scale=alt.Scale(domain=style.sdes_of(rows)), legend=alt.Legend(title=None, orient="top")
-    )
+    shape = alt.Shape("sde:N", scale=alt.Scale(domain=style.sdes_of(rows)), legend=alt.Legend(title=None, orient="top"))
     points = _cut(alt.Chart(alt.NamedData("costs")), ends).encode(
         x=x, color=colour, opacity=alt.condition("datum.chosen", alt.value(1.0), alt.value(0.3))
     )
@@ -241,7 +245,7 @@ def against_cost(panel: Panel, rows: pd.DataFrame) -> Spec:
             y=y, color=alt.value(style.GREY), opacity=alt.value(1.0)
         ),
     ]  # fmt: skip
-    return _finished(alt.layer(*layers).properties(width="container", height=HEIGHT))
+    return _finished(alt.layer(*layers))
 
 
 def histogram() -> Spec:
@@ -267,7 +271,7 @@ def histogram() -> Spec:
         bins.mark_line(interpolate="step", strokeWidth=1.3).encode(x=x, y=alt.Y("shown:Q", scale=y), color=colour),
         bins.mark_text(baseline="top", fontSize=9).encode(x=x, y=alt.value(0), text="cut:N", color=colour),
     ]
-    return _finished(alt.layer(*layers).add_params(top).properties(width="container", height=HEIGHT))
+    return _finished(alt.layer(*layers).add_params(top))
 
 
 def modes() -> Spec:
@@ -281,16 +285,18 @@ def modes() -> Spec:
         shares.mark_rule().encode(y=alt.Y("lower:Q"), y2="upper:Q", xOffset="sampler:N"),
         base.mark_tick(color=style.INK, thickness=2).encode(y="p_data:Q"),
     ]
-    return _finished(alt.layer(*layers).properties(width="container", height=HEIGHT))
+    return _finished(alt.layer(*layers))
+
+
+CONFIG = {
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {"gridColor": "#ebebeb", "titleFontWeight": 400},
+    "legend": {"labelFontSize": 11},
+    "autosize": {"type": "fit-x", "contains": "padding"},
+}
 
 
 def _finished(chart: alt.LayerChart) -> Spec:
-    config = {
-        "view": {"stroke": None}, "font": "system-ui, sans-serif", "axis": {"gridColor": "#ebebeb", "titleFontWeight": 400},
-        "legend": {"labelFontSize": 11}, "autosize": {"type": "fit-x", "contains": "padding"},
-    }  # fmt: skip
-    spec: Spec = chart.to_dict()
-    spec["config"] = config
-    return spec
-
-
+    spec: Spec = chart.properties(width="container", height=HEIGHT).to_dict()
+    return spec | {"config": CONFIG}

@@ -23,9 +23,6 @@ from difftime.tables.schema import TABLES
 
 Tables = Mapping[str, pd.DataFrame]
 Plain = dict[str, Any]
-NEEDS = ("summary", "optimum", "tradeoff")
-WANTS = ("histogram", "modes", "images")
-"""A data set without one of these has no such pictures."""
 OPTIMUM = (
     "sde", "net", "p_noise", "unit", "T_star", "T_star_low", "T_star_high", "confidence", "spacing", "interior",
     "elbo_star", "elbo_star_se", "seeds", "epsilon", "weighting",

@@ -26,7 +26,7 @@ PICTURES = 1_500_000
 
 
 def save_explorer(tables: Mapping[str, Mapping[str, pd.DataFrame]], kinds: Mapping[str, str], output: Path) -> None:
-    """Write the page. `tables` are those in NEEDS and WANTS of every data set, without rows where it has none."""
+    """Write the page. `tables` are NEEDS and WANTS of every data set, without rows where it has none."""
     page = filled(whole(tables, kinds))
     if len(page.encode()) > LARGEST:
         log.warning("WARNING: %s has %.1f MB: it takes its time to open.", output, len(page.encode()) / 1e6)

@@ -8,11 +8,12 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from difftime.explore import NEEDS, WANTS
 from difftime.figures import caption
 from difftime.images.listing import listing
 from difftime.study.collecting import Busy, hold
 from difftime.study.fingerprint import ROOT, fingerprint
-from difftime.study.registry import DERIVED, FIGURES, MEASUREMENTS
+from difftime.study.registry import DERIVED, FIGURES, FINDINGS, MEASUREMENTS, OPENING
 from difftime.study.settings import (
     COLLECTED,
     FITTED,
@@ -217,6 +218,14 @@ def figure_table(wildcards):
 def made_by(wildcards):
     """The code of a derived table."""
     return fingerprint(DERIVED[wildcards.table].module)
+
+
+def opening_pictures():
+    """The figures that the report opens with: of every data set one, of the first network where each has one."""
+    for dataset in GRID.datasets():
+        places = [one for one in GRID.figures() if one[1] == dataset]
+        for figure, _, net in [one for one in places if one[0] in OPENING][:1]:
+            yield f"{RESULTS}/figures/{dataset}/{f'{net}/' if net else ''}{figure}.png"
 
 
 def figure_style(wildcards):

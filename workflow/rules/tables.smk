@@ -73,6 +73,32 @@ rule figure:
         "../scripts/figure.py"
 
 
+rule pages:
+    input:
+        tables=[
+            f"{RESULTS}/tables/{dataset}/{table}.parquet"
+            for dataset in GRID.datasets()
+            for table in GRID.tables(dataset)
+            if table in (*NEEDS, *WANTS, *FINDINGS)
+        ],
+        pictures=[*opening_pictures()],
+    output:
+        explorer=f"{RESULTS}/explore.html",
+        findings=report(f"{RESULTS}/findings.html", category="Findings"),
+    log:
+        f"{RESULTS}/logs/pages.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    params:
+        kinds=GRID.kinds,
+        code=fingerprint("study.pages"),
+    script:
+        "../scripts/pages.py"
+
+
 rule tables:
     input:
         f"{RESULTS}/study.json",
