@@ -236,4 +236,5 @@ for (const name of OVER_TIME) {
   };
 }
 window.onhashchange = () => choose(address());
-choose(address());
+if (Object.keys(DATA.datasets).length) choose(address());
+else at("optimum").textContent = "No ELBO was measured on enough times: there is nothing to explore.";

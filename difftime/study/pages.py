@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -89,9 +88,10 @@ def _best(optimum: pd.DataFrame) -> Iterator[str]:
     digits = DIGITS[best.unit]
     interval = "" if math.isnan(best.T_star_low) else f" [{best.T_star_low:.2f}, {best.T_star_high:.2f}]"
     gain = "" if math.isnan(best.gain_over_1) else f" At T = 1 it is {best.gain_over_1:.{digits}f} worse."
+    value = plus_minus(best.elbo_star, best.elbo_star_se, digits)
     yield (
-        f"The best ELBO is {plus_minus(best.elbo_star, best.elbo_star_se, digits)} {best.unit}: {best.sde}, {best.net}, "
-        f"started from the {best.p_noise} p_noise at T* = {best.T_star:.2f}{interval}.{gain}"
+        f"The best ELBO is {value} {best.unit}: {best.sde}, {best.net}, started from the {best.p_noise} p_noise at T* "
+        f"= {best.T_star:.2f}{interval}.{gain}"
     )
 
 
