@@ -169,7 +169,8 @@ def over_time(view: View, there: set[str], times: Ends, ends: Ends) -> Spec:
         best.mark_rect(color=violet, opacity=0.14).encode(x="T_star_low:Q", x2="T_star_high:Q"),
         best.mark_rule(color=violet, strokeWidth=1.5).encode(x="T_star:Q"),
         alt.Chart(alt.NamedData("now")).mark_rule(color=style.GREY, strokeDash=[3, 3]).encode(x="T:Q"),
-        terms.mark_line(strokeWidth=1.5).encode(y=shown),
+        # the first layer with colours owns the legend, which answers only to what is its own
+        terms.mark_line(strokeWidth=1.5).encode(y=shown).add_params(picked),
         terms.mark_rule(strokeWidth=1.2).encode(y=alt.Y("lower:Q", scale=y), y2="upper:Q"),
         terms.transform_filter("datum.shown !== null && datum.cut === ''")
         .mark_point(size=28, strokeWidth=1.4)
@@ -181,7 +182,6 @@ def over_time(view: View, there: set[str], times: Ends, ends: Ends) -> Spec:
         .mark_text(text="×", fontSize=13)
         .encode(y=alt.value(7)),
     ]  # fmt: skip
-    layers[-2] = layers[-2].add_params(picked)
     return _finished(alt.layer(*layers))
 
 
