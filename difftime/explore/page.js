@@ -230,6 +230,7 @@ at("time").oninput = () => choose({ T: curve()[at("time").value].T });
 for (const name of OVER_TIME) {
   const figure = document.querySelector(`[data-chart="${name}"]`);
   figure.onpointermove = figure.onpointerdown = (event) => {
+    if (!views[name]) return;
     const left = figure.querySelector("svg").getBoundingClientRect().left;
     const T = nearest(curve().map((c) => c.T), views[name].scale("x").invert(event.clientX - left - views[name].origin()[0]));
     if (T !== state.T) choose({ T });
