@@ -31,6 +31,7 @@ localrules:
     collect,
     table,
     figure,
+    pages,
 
 
 rule all:
@@ -38,6 +39,7 @@ rule all:
     input:
         rules.tables.input,
         rules.figures.input,
+        rules.pages.output,
 
 
 onstart:

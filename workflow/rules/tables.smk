@@ -73,6 +73,27 @@ rule figure:
         "../scripts/figure.py"
 
 
+rule pages:
+    input:
+        tables=PLAN.told(),
+        pictures=PLAN.opening(),
+    output:
+        explorer=f"{RESULTS}/explore.html",
+        findings=report(f"{RESULTS}/findings.html", category="Findings"),
+    log:
+        f"{RESULTS}/logs/pages.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
+    params:
+        kinds=PLAN.cells.kinds,
+        code=fingerprint("study.pages"),
+    script:
+        "../scripts/pages.py"
+
+
 rule tables:
     input:
         f"{RESULTS}/study.json",
