@@ -1,9 +1,6 @@
 # Diffusion times: one score per dataset × SDE × network × T, the ELBO taken apart, tables, figures.
 
 
-configfile: f"{workflow.basedir}/config.yaml"
-
-
 report: "workflow/report/workflow.rst"
 
 
@@ -19,25 +16,11 @@ resource_scopes:
     gpu="local",
 
 
-# seconds of work each, and no GPU: less than a submission costs
-localrules:
-    all,
-    tables,
-    figures,
-    study,
-    settings,
-    cell,
-    fetch,
-    collect,
-    table,
-    figure,
-
-
 rule all:
-    default_target: True
     input:
         rules.tables.input,
         rules.figures.input,
+    localrule: True
 
 
 onstart:

@@ -1,8 +1,12 @@
+# Settings as files, and images: seconds of work each, and no GPU, which is less than a submission costs.
+
+
 rule study:
     output:
         f"{RESULTS}/study.json",
     log:
         f"{RESULTS}/logs/study.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -19,6 +23,7 @@ rule cell:
         f"{CELL}/cell.json",
     log:
         f"{LOG}/cell.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -35,6 +40,7 @@ rule settings:
         f"{RESULTS}/settings/{{dataset}}/{{measurement}}.json",
     log:
         f"{RESULTS}/logs/settings-{{dataset}}-{{measurement}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -55,6 +61,7 @@ rule fetch:
         f"{RESULTS}/data/{{dataset}}.json",
     log:
         f"{RESULTS}/logs/fetch-{{dataset}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

@@ -30,19 +30,30 @@ gc.set_threshold(500_000, 20, 20)
 # environment.post-deploy.sh, which knows no place, installs this code into the environment that Snakemake builds
 os.environ.update(DIFFTIME_CODE=str(ROOT.parent))
 
-try:
-    STUDY = read_study(
-        workflow.config_settings.configfiles,
-        workflow.config_settings.config,
-        base=Path(workflow.basedir) / "config.yaml",
-        known=workflow.config_settings.overwrite_config,
+here = Path(str(workflow.current_basedir), "../../config.yaml")
+DEFAULT = here if here.is_file() else Path(workflow.source_path("../../config.yaml"))
+
+
+configfile: str(DEFAULT)
+
+
+def study_asked_for():
+    """The default study, and over it what the command line says, or the `config:` of a workflow that uses this one."""
+    if not workflow.modifier.is_main_snakefile():
+        return read_study(overrides=config, base=DEFAULT, said_by="the module's config")
+    given = workflow.config_settings
+    return read_study(
+        given.configfiles, given.config, base=DEFAULT, known=given.overwrite_config
     )
+
+
+try:
+    STUDY = study_asked_for()
 except BadSettings as error:
     raise WorkflowError(str(error)) from None
 
 # what the scripts see of it: Snakemake merges the files too, but leaves in a data set what another kind of it had
-config.clear()
-config.update(plain_study(STUDY))
+config = plain_study(STUDY)
 
 GRID = STUDY.cells()
 RESULTS = STUDY.results

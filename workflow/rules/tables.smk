@@ -1,3 +1,6 @@
+# Tables and figures: seconds of work each, and no GPU, which is less than a submission costs.
+
+
 rule collect:
     input:
         parts=cell_tables,
@@ -9,6 +12,7 @@ rule collect:
         f"{RESULTS}/logs/collect-{{table}}.log",
     wildcard_constraints:
         table="|".join(COLLECTED),
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -32,6 +36,7 @@ rule table:
         f"{RESULTS}/logs/{{table}}.log",
     wildcard_constraints:
         table="|".join(DERIVED),
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -60,6 +65,7 @@ rule figure:
         f"{RESULTS}/logs/figures/{{place}}/{{figure}}.log",
     wildcard_constraints:
         figure="|".join(FIGURES),
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -77,6 +83,7 @@ rule tables:
     input:
         f"{RESULTS}/study.json",
         expand(f"{RESULTS}/tables/{{table}}.parquet", table=GRID.tables()),
+    localrule: True
 
 
 rule figures:
@@ -85,3 +92,4 @@ rule figures:
             f"{RESULTS}/figures/{dataset}/{f'{net}/' if net else ''}{figure}.pdf"
             for figure, dataset, net in GRID.figures()
         ],
+    localrule: True
