@@ -2,11 +2,15 @@
 
 import gc
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
+
+# the code of this clone plans, whatever difftime is installed
+sys.path.insert(0, str(Path(str(workflow.current_basedir), "../..").resolve()))
 
 from difftime.figures import caption
 from difftime.images.listing import listing
