@@ -1,6 +1,6 @@
 """The profiles of schedulers that are not here, each played by commands that run a job in the background.
 
-What is tested is the profile, its scripts, and the plugin that reads it; that a real scheduler takes the options is not.
+What is tested is the profile, its scripts, and the plugin that reads it, but not that a scheduler takes the options.
 """
 
 import os
@@ -27,8 +27,8 @@ here=$(dirname "$0"); id="${{@: -1}}"; id="${{id%%.*}}"
 PBS = {
     "qsub": SUBMIT.format(run='bash "$3"', answer="$id.server"),
     "qstat": ENDED.format(
-        say='if [ -f "$here/$id.ended" ]; then printf "    job_state = F\\n    Exit_status = $(cat "$here/$id.ended")\\n"\n'
-        'else printf "    job_state = R\\n"; fi'
+        say='if [ ! -f "$here/$id.ended" ]; then echo "    job_state = R"\n'
+        'else printf "    job_state = F\\n    Exit_status = $(cat "$here/$id.ended")\\n"; fi'
     ),
 }
 SGE = {
@@ -59,7 +59,9 @@ done
 def play(clone: Clone, commands: dict[str, str]) -> Path:
     """A folder with these commands; Snakemake finds them there."""
     folder = clone.path / "scheduler"
-    folder.mkdir()
+    parameters = folder / "lsbatch" / "here" / "configdir" / "lsb.params"  # LSF's, which its plugin reads
+    parameters.parent.mkdir(parents=True)
+    parameters.touch()
     for name, text in commands.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
@@ -136,13 +138,20 @@ STATUS = {
     },
     "sge": {
         "running": ("qstat", "job_number: 1", 0),
+        "cannot start": ("qstat", "error reason 1: error: can't open output file", 0),
         "success": ("qacct", "failed       0    \nexit_status  0", 0),
         "failed": ("qacct", "failed       0    \nexit_status  1", 0),
         "killed": ("qacct", "failed       100 : assumedly after job\nexit_status  137", 0),
         "no answer": ("qstat", "error: commlib error: got select error", 1),
     },
 }
-MEANS = {"killed while it waited": "failed", "no record": "failed", "no answer": "running", "killed": "failed"}
+MEANS = {
+    "killed while it waited": "failed",
+    "no record": "failed",
+    "no answer": "running",
+    "killed": "failed",
+    "cannot start": "failed",
+}
 
 
 @pytest.mark.parametrize(("scheduler", "case"), [(name, case) for name, cases in STATUS.items() for case in cases])

@@ -9,8 +9,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+CLONE = Path(str(workflow.current_basedir), "../..").resolve()
 # the code of this clone plans, whatever difftime is installed
-sys.path.insert(0, str(Path(str(workflow.current_basedir), "../..").resolve()))
+sys.path.insert(0, str(CLONE))
 
 from difftime.figures import caption
 from difftime.images.listing import listing
@@ -34,8 +35,10 @@ gc.set_threshold(500_000, 20, 20)
 # environment.post-deploy.sh, which knows no place, installs this code into the environment that Snakemake builds
 os.environ.update(DIFFTIME_CODE=str(ROOT.parent))
 
-here = Path(str(workflow.current_basedir), "../../config.yaml")
-DEFAULT = here if here.is_file() else Path(workflow.source_path("../../config.yaml"))
+# a module that Snakemake reads from a repository elsewhere has no folder here
+DEFAULT = CLONE / "config.yaml"
+if not DEFAULT.is_file():
+    DEFAULT = Path(workflow.source_path("../../config.yaml"))
 
 
 configfile: str(DEFAULT)
