@@ -25,7 +25,7 @@ use rule * from difftime as difftime_*
 rule table:
     input:
         rules.difftime_all.input,
-        words="results/tables/elbo.md",
+        words="results/tables/toy/elbo.md",
     output:
         "words.txt",
     shell:
@@ -74,8 +74,8 @@ def test_the_catalog_s_snakefile_plans_the_same_study(fresh: Path) -> None:
 def test_another_workflow_makes_a_study_from_its_own_config(outer, finished_line) -> None:
     use(outer, repr(str(outer.path / "workflow" / "Snakefile")))
     snakemake(outer, "--cores", "1")
-    made = outer.results / "results" / "tables" / "elbo.parquet"
-    assert made.read_bytes() == (finished_line.results / "tables" / "elbo.parquet").read_bytes()
+    made = outer.results / "results" / "tables" / "toy" / "elbo.parquet"
+    assert made.read_bytes() == (finished_line.results / "tables" / "toy" / "elbo.parquet").read_bytes()
     assert (outer.results / "words.txt").exists()
     assert "Nothing to be done" in snakemake(outer, "--cores", "1", "--dry-run")
 
