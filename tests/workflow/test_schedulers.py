@@ -122,7 +122,7 @@ def test_lsf(tmp_path: Path, finished_line) -> None:
     assert same_elbo(clone, finished_line)
     train, elbo = submitted(folder)
     assert "Snakemake_group_train" in train[1]
-    assert {"-W", "60", "-n", "1", "rusage[mem=1000.0]"} <= {*train, *elbo}
+    assert {"-W", "30", "-n", "1", "rusage[mem=1000.0]"} <= {*train, *elbo}
     assert "num=1" in train
     assert "num=1" not in elbo
 
