@@ -26,7 +26,7 @@ GREY = 1 / SCALE
 OUTSIDE = 1e-3
 """The share of N(0, 1)."""
 UNDERFLOW = 30
-"""Standard deviations of its diffused N(0, 1) beyond which no density is computed: a pixel there counts as one of it."""
+"""Diffused standard deviations of N(0, 1) beyond which no density is computed: a pixel there is taken for its own."""
 
 
 def _normal_density(u: Tensor) -> Tensor:
