@@ -11,10 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from difftime.explore import NEEDS, WANTS
 from difftime.figures import caption
+from difftime.images.kinds import KINDS
 from difftime.images.listing import listing
 from difftime.study.fingerprint import fingerprint
-from difftime.study.registry import DERIVED, FIGURES, MEASUREMENTS
+from difftime.study.registry import DERIVED, FIGURES, FINDINGS, MEASUREMENTS, OPENING
 from difftime.study.settings import FITTED, Study, cell_name, flat, plain_study, what_it_is
 
 Wildcards = Any
@@ -99,8 +101,8 @@ class Plan:
 
     def _settings_of_images(self, dataset: str) -> dict[str, str]:
         data = self.study.datasets[dataset]
-        path = getattr(data, "path", None)
-        return flat({**what_it_is(data), "files": listing(Path(path)) if path else ""})
+        files = listing(Path(data.path)) if KINDS[data.kind].own else ""
+        return flat({**what_it_is(data), "files": files})
 
     # files
 
@@ -137,10 +139,23 @@ class Plan:
 
     def figures(self) -> list[str]:
         """All figures of the study."""
-        return [
-            f"{self.results}/figures/{dataset}/{f'{net}/' if net else ''}{figure}.pdf"
-            for figure, dataset, net in self.cells.figures()
-        ]
+        return [f"{self._figure(*one)}.pdf" for one in self.cells.figures()]
+
+    def told(self) -> list[str]:
+        """The tables that the explorer and the findings are made of."""
+        return [path for path in self.tables() if Path(path).stem in (*NEEDS, *WANTS, *FINDINGS)]
+
+    def opening(self) -> list[str]:
+        """The figures that the report opens with: of every data set one, of the first network where each has one."""
+        first: dict[str, str] = {}
+        for name, dataset, net in self.cells.figures():
+            if name in OPENING:
+                first.setdefault(dataset, f"{self._figure(name, dataset, net)}.png")
+        return [*first.values()]
+
+    def _figure(self, name: str, dataset: str, net: str | None) -> str:
+        """Where a figure lies, without its suffix."""
+        return f"{self.results}/figures/{dataset}/{f'{net}/' if net else ''}{name}"
 
     def _parts(self, dataset: str, table: str) -> list[str]:
         return [f"{self.results}/cells/{part}" for part in self.cells.files(dataset, table)]
