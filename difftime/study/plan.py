@@ -13,6 +13,7 @@ from typing import Any
 
 from difftime.explore import NEEDS, WANTS
 from difftime.figures import caption
+from difftime.images.kinds import KINDS
 from difftime.images.listing import listing
 from difftime.study.fingerprint import fingerprint
 from difftime.study.registry import DERIVED, FIGURES, FINDINGS, MEASUREMENTS, OPENING
@@ -100,8 +101,8 @@ class Plan:
 
     def _settings_of_images(self, dataset: str) -> dict[str, str]:
         data = self.study.datasets[dataset]
-        path = getattr(data, "path", None)
-        return flat({**what_it_is(data), "files": listing(Path(path)) if path else ""})
+        files = listing(Path(data.path)) if KINDS[data.kind].own else ""
+        return flat({**what_it_is(data), "files": files})
 
     # files
 

@@ -1,8 +1,12 @@
+# Settings as files, and images: seconds of work each, and no GPU, which is less than a submission costs.
+
+
 rule study:
     output:
         f"{RESULTS}/study.json",
     log:
         f"{RESULTS}/logs/study.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -16,6 +20,7 @@ rule cell:
         f"{CELL}/cell.json",
     log:
         f"{LOG}/cell.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -29,6 +34,7 @@ rule settings:
         f"{RESULTS}/settings/{{dataset}}/{{measurement}}.json",
     log:
         f"{RESULTS}/logs/settings-{{dataset}}-{{measurement}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -42,6 +48,7 @@ rule fetch:
         f"{RESULTS}/data/{{dataset}}.json",
     log:
         f"{RESULTS}/logs/fetch-{{dataset}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

@@ -2,10 +2,15 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
+
+CLONE = Path(str(workflow.current_basedir), "../..").resolve()
+# the code of this clone plans, whatever difftime is installed
+sys.path.insert(0, str(CLONE))
 
 from difftime.study.collecting import Busy, hold
 from difftime.study.fingerprint import ROOT, fingerprint
@@ -25,19 +30,32 @@ gc.set_threshold(500_000, 20, 20)
 # environment.post-deploy.sh, which knows no place, installs this code into the environment that Snakemake builds
 os.environ.update(DIFFTIME_CODE=str(ROOT.parent))
 
-try:
-    STUDY = read_study(
-        workflow.config_settings.configfiles,
-        workflow.config_settings.config,
-        base=Path(workflow.basedir) / "config.yaml",
-        known=workflow.config_settings.overwrite_config,
+# a module that Snakemake reads from a repository elsewhere has no folder here
+DEFAULT = CLONE / "config.yaml"
+if not DEFAULT.is_file():
+    DEFAULT = Path(workflow.source_path("../../config.yaml"))
+
+
+configfile: str(DEFAULT)
+
+
+def study_asked_for():
+    """The default study, and over it what the command line says, or the `config:` of a workflow that uses this one."""
+    if not workflow.modifier.is_main_snakefile():
+        return read_study(overrides=config, base=DEFAULT, said_by="the module's config")
+    given = workflow.config_settings
+    return read_study(
+        given.configfiles, given.config, base=DEFAULT, known=given.overwrite_config
     )
+
+
+try:
+    STUDY = study_asked_for()
 except BadSettings as error:
     raise WorkflowError(str(error)) from None
 
 # what the scripts see of it: Snakemake merges the files too, but leaves in a data set what another kind of it had
-config.clear()
-config.update(plain_study(STUDY))
+config = plain_study(STUDY)
 
 PLAN = Plan(STUDY)
 RESULTS = STUDY.results

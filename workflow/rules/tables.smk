@@ -1,3 +1,6 @@
+# Tables and figures: seconds of work each, and no GPU, which is less than a submission costs.
+
+
 rule collect:
     input:
         parts=PLAN.parts,
@@ -9,6 +12,7 @@ rule collect:
         f"{RESULTS}/logs/tables/{{dataset}}/{{table}}.log",
     wildcard_constraints:
         table="|".join(COLLECTED),
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -32,6 +36,7 @@ rule table:
         f"{RESULTS}/logs/tables/{{dataset}}/{{table}}.log",
     wildcard_constraints:
         table="|".join(DERIVED),
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -60,6 +65,7 @@ rule figure:
         f"{RESULTS}/logs/figures/{{place}}/{{figure}}.log",
     wildcard_constraints:
         figure="|".join(FIGURES),
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -82,6 +88,7 @@ rule pages:
         findings=report(f"{RESULTS}/findings.html", category="Findings"),
     log:
         f"{RESULTS}/logs/pages.log",
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -98,8 +105,10 @@ rule tables:
     input:
         f"{RESULTS}/study.json",
         PLAN.tables(),
+    localrule: True
 
 
 rule figures:
     input:
         PLAN.figures(),
+    localrule: True
