@@ -165,7 +165,7 @@ const PICTURES = {
     views.picture.signal("top", 2.5 * Math.max(...shown.p_data)).data("bins", bins).runAsync();
     const share = (mean) => 1 - mean.reduce((sum, m, k) => sum + m * (ends[k] - shown.left[k]), 0);
     const lost = Object.entries(drawn).map(([of, { mean }]) => [of, 100 * share(mean)]).filter(([, lack]) => lack > 0.05);
-    const outside = lost.map(([of, lack]) => ` ${lack.toPrecision(2)} % of the samples of the ${of} lie outside or are not finite.`);
+    const outside = lost.map(([of, lack]) => ` ${lack.toPrecision(2)} % of the samples of the ${of.toUpperCase()} lie outside or are not finite.`);
     const coarse = shown.merged > 1 ? ` ${shown.merged} bins are drawn as one.` : "";
     return `Mean over seeds with a band of ± one standard error.${coarse}${outside.join("")}`;
   },
