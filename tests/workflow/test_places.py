@@ -255,6 +255,7 @@ def test_a_locale_that_is_not_utf8_changes_no_byte(line, tmp_path: Path) -> None
         log.read_text(encoding="utf-8")
     shown = difftime(clone, "show", results, **ASCII)
     assert "Tables: " in shown.stdout
+    assert "Explorer: " in shown.stdout
 
 
 # Storage
