@@ -289,7 +289,7 @@ def samples(
     gpus: OneGpu = None,
     planned: Planned = None,
 ) -> None:
-    """Samples of a trained cell, compared with the data: -> samples.parquet; modes, histogram or images.parquet."""
+    """Samples of a trained cell, compared with the data: -> samples, few_steps; modes, histogram or images.parquet."""
     _use("samples", planned, threads, gpus)
     from difftime.study.commands.samples import run
 
