@@ -1,6 +1,6 @@
 """**Few steps**: whether a short diffusion time still helps when the sampler is good. The Wasserstein-1 distance of the
 samples to p_data in units of x (sliced for more than one dimension; of images to the test images) against T, a column
-per number of evaluations of the score that a sampler may take, a row per SDE and p_noise, a line per sampler:
+per number of evaluations of the score that a sampler may take (NFE), a row per SDE and p_noise, a line per sampler:
 Euler–Maruyama in equal steps of time; DDIM, Heun and DPM-Solver++(2M) in equal steps of lambda = log(sigma²/alpha²).
 The dark line is what many evaluations reach: RK45 to its tolerance, of images Euler–Maruyama in the settings' steps.
 The grey line is what as many perfect samples are expected to have. Points are means over seeds ± their standard
@@ -63,15 +63,15 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         if len(rows[(rows.sde == pair[0]) & (rows.p_noise == pair[1])])
     ]
     budgets = sorted(rows.evaluations.unique())
-    height = 0.9 + 1.45 * len(lines)
+    height = 0.9 + 1.55 * len(lines)
     figure, grid = style.panels(settings, len(lines), len(budgets), height, sharex=True, sharey=True)
     style.log_axis(grid[0, 0], *limits(rows))
     for (sde, p_noise), panels in zip(lines, grid, strict=True):
         own = rows[(rows.sde == sde) & (rows.p_noise == p_noise)]
         for budget, axes in zip(budgets, panels, strict=True):
             _panel(axes, own[own.evaluations == budget], style.line_style(sde, settings))
-            style.heading(axes, f"{budget} evaluations")
-        panels[0].set_ylabel(f"{style.sde_title(sde, settings)}, {p_noise}\nWasserstein-1\n[units of $x$]")
+            style.heading(axes, style.sde_title(sde, settings), [p_noise, f"NFE ≤ {budget}"])
+        panels[0].set_ylabel("Wasserstein-1\n[units of $x$]")
     for axes in grid[-1]:
         style.time_axis(axes)
     style.legend(figure, 3)
