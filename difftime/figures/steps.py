@@ -76,8 +76,8 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         style.time_axis(axes)
     style.legend(figure, 3)
     said = style.settings_of(rows, "dataset", "net")
-    taken = rows[rows.nfe != rows.evaluations]
-    said += [f"{name} takes {nfe} of {of}" for name, of, nfe in _apart(taken)]
+    said += [f"{name} takes {nfe} of {of}" for name, of, nfe in _apart(rows[rows.nfe != rows.evaluations])]
+    said.append(f"many evaluations: {rows.many_nfe.min():.0f} to {rows.many_nfe.max():.0f}")
     style.footer(figure, settings, [*said, style.samples_of(rows)])
     return figure
 
