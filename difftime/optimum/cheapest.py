@@ -1,6 +1,6 @@
 """The cheapest choice that surely loses little: the one rule for what costs less and is as good.
 
-Of all T and p_noises of a data set, an SDE and a network, a choice is `behind` the one with the best value. It is good
+Of all T and p_noises of an SDE and a network, a choice is `behind` the one with the best value. It is good
 enough if even with ERRORS = 2 standard errors more it is behind by no more than the stated loss. Of those good enough,
 the cheapest is taken, and the better one of two that cost the same. The best itself is always good enough.
 
@@ -33,31 +33,22 @@ def cheapest(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     """The choice for the ODE, by its log-likelihood or BPD, and for the SDE, by its ELBO, of every SDE and network.
 
     A choice with a value that is not finite is none; an SDE and network without any has no row. Raises BadTable if
-    cells of one data set were measured on different images.
+    cells were measured on different images.
     """
     one_set_of_images(*(tables[name] for name in MEASURED))
     loss, rows = settings["optimum"]["loss"], []
-    for dataset, own in datasets(tables):
-        known = settings["kinds"][dataset] == "mixture"
-        choices = choices_of(own)
-        qualities, costs = qualities_of(own, choices, known), costs_of(own, choices)
-        of_curves = pd.Series(range(len(choices)), choices).groupby(CURVE[:3], sort=False)
-        for keys, places in of_curves:
-            for model, (quality, cost) in MODELS.items():
-                if quality in qualities:
-                    sign = 1.0 if known else -1.0
-                    here = _Choices(choices, qualities[quality], costs[cost].to_numpy(float), sign)
-                    if found := here.row(places.to_numpy(), loss):
-                        unit = "nats" if known else "bits per dimension"
-                        key = dict(zip(CURVE, keys, strict=False)) | {"model": model, "unit": unit, "loss": loss}
-                        rows.append(key | found)
+    known = settings["kind"] == "mixture"
+    unit, sign = ("nats", 1.0) if known else ("bits per dimension", -1.0)
+    choices = choices_of(tables)
+    qualities, costs = qualities_of(tables, choices, known), costs_of(tables, choices)
+    for keys, places in pd.Series(range(len(choices)), choices).groupby(CURVE[:3], sort=False):
+        for model, (quality, cost) in MODELS.items():
+            if quality in qualities:
+                here = _Choices(choices, qualities[quality], costs[cost].to_numpy(float), sign)
+                if found := here.row(places.to_numpy(), loss):
+                    key = dict(zip(CURVE, keys, strict=False)) | {"model": model, "unit": unit, "loss": loss}
+                    rows.append(key | found)
     return shaped(rows, "cheapest")
-
-
-def datasets(tables: Tables) -> list[tuple[str, dict[str, pd.DataFrame]]]:
-    """Every data set with its part of the tables."""
-    names = dict.fromkeys(name for table in MEASURED for name in tables[table].dataset)
-    return [(name, {key: table[table.dataset == name] for key, table in tables.items()}) for name in names]
 
 
 def choices_of(tables: Tables) -> pd.MultiIndex:
@@ -68,7 +59,7 @@ def choices_of(tables: Tables) -> pd.MultiIndex:
 
 
 def qualities_of(tables: Tables, choices: pd.MultiIndex, known: bool) -> dict[str, Paired]:
-    """The qualities of one data set's choices that are measured: the larger, the better. `known`: its density."""
+    """The qualities of the choices that are measured: the larger, the better. `known`: the density of the data."""
     drawn = tables["samples"].query("sampler == 'sde'")
     # the spread of several seeds has the error of the samples in it
     of_samples = 0.0 if drawn.seed.nunique() > 1 else math.nan if known else drawn.wasserstein1_se
@@ -101,7 +92,7 @@ def costs_of(tables: Tables, choices: pd.MultiIndex) -> pd.DataFrame:
 
 
 class _Choices:
-    """The choices of one data set, of which a row of the table compares some."""
+    """All choices, of which a row of the table compares some."""
 
     def __init__(self, choices: pd.MultiIndex, quality: Paired, cost: np.ndarray, sign: float) -> None:
         self.choices, self.quality, self.cost, self.sign = choices, quality, cost, sign

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from difftime.optimum.cheapest import MEASURED, choices_of, costs_of, datasets, qualities_of
+from difftime.optimum.cheapest import MEASURED, choices_of, costs_of, qualities_of
 from difftime.tables.paired import CHOICE, one_set_of_images
 from difftime.tables.parquet import CELL, shaped
 
@@ -20,13 +20,10 @@ Tables = Mapping[str, pd.DataFrame]
 def tradeoff(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Costs and qualities of every T and p_noise; null where a quality is not measured, or not of every unit.
 
-    Raises BadTable if cells of one data set were measured on different images.
+    Raises BadTable if cells were measured on different images.
     """
     one_set_of_images(*(tables[name] for name in MEASURED))
-    parts = [_of_dataset(own, settings["kinds"][name] == "mixture") for name, own in datasets(tables)]
-    if not parts:
-        return shaped([], "tradeoff")
-    rows = pd.concat(parts, ignore_index=True)
+    rows = _measured(tables, settings["kind"] == "mixture")
     rows = rows.merge(tables["training"][[*CELL, "seeds"]], on=CELL, how="left", validate="many_to_one")
     for model in ("ode", "sde"):
         of_model = tables["cheapest"][tables["cheapest"].model == model]
@@ -35,8 +32,8 @@ def tradeoff(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     return shaped(rows.to_dict("records"), "tradeoff")
 
 
-def _of_dataset(tables: Tables, known: bool) -> pd.DataFrame:
-    """The rows of one data set. `known`: its density."""
+def _measured(tables: Tables, known: bool) -> pd.DataFrame:
+    """What was measured of every choice. `known`: the density of the data."""
     choices = choices_of(tables)
     frame = costs_of(tables, choices)
     for name, quality in qualities_of(tables, choices, known).items():
