@@ -107,7 +107,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
         whole = Path(place) / folder.name
-        shutil.copytree(CODE, whole, ignore=shutil.ignore_patterns("__*", "prior.py"))
+        shutil.copytree(CODE, whole, ignore=shutil.ignore_patterns("__*", "prior.py", "cell_unet.py"))
         yield whole
         whole.rename(folder)
 

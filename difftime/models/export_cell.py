@@ -64,7 +64,7 @@ def export_cell(
 ) -> None:
     """Write the folder, whole or not at all; `noise` is p_noise at T. Raises BadModel if `folder` exists."""
     import_unet()
-    from difftime.models import cell_unet
+    from difftime.models.early_start import cell_unet
 
     times = model.times(T)
     alpha, sigma = model.sde.alpha(times), model.sde.sigma(times)
