@@ -114,6 +114,7 @@ def bundled(*modules: ModuleType) -> str:
         lines = source.splitlines()
         for node in ast.parse(source).body:
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in LEFT_OUT:
-                lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+                taken = slice(node.lineno - 1, node.end_lineno)
+                lines[taken] = [""] * len(lines[taken])
         parts.append("\n".join(lines).strip())
     return "\n\n\n".join(parts) + "\n"

@@ -22,7 +22,7 @@ class NoiseOutput(BaseOutput):
 
 
 class CellUNet(ModelMixin, ConfigMixin):
-    """NCSN++ on continuous time, and what single pixels say if `black` is given, the share of such pixels.
+    """NCSN++ on continuous time, and what single pixels say where the shares of `black` and `white` ones are given.
 
     `table` has t, alpha and sigma of the SDE for every index. The x that comes in has alpha² + sigma² = 1, as a DDPM's.
     With `data_variance` v the network sees x / sqrt(alpha² v + sigma²).
@@ -50,7 +50,7 @@ class CellUNet(ModelMixin, ConfigMixin):
             in_channels, sample_size, width=width, multipliers=multipliers, blocks=blocks, attention=attention,
             fourier=fourier, dropout=0.0, generator=torch.Generator(),
         )  # fmt: skip
-        self.prior = None if black is None else PixelPrior(black, white)
+        self.prior = None if black is None or white is None else PixelPrior(black, white)
         self.data_variance = data_variance
         self.register_buffer("table", torch.zeros(indices, 3))
 
