@@ -6,11 +6,6 @@ Rules of the pipeline and people call the same commands.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python -m difftime.cli: as the console command, which can do without the extra study
-    from difftime.__main__ import main
-
-    main()
-
 import gc
 import json
 import logging
@@ -21,21 +16,26 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
-
 from difftime import __version__
-from difftime.study.settings import (
-    BadSettings,
-    FittedName,
-    Measure,
-    NoiseSettings,
-    Study,
-    family,
-    parse,
-    read_cell,
-    read_measurement,
-    study_in,
-)
+from difftime.support.extras import lacks
+
+try:
+    import typer
+
+    from difftime.study.settings import (
+        BadSettings,
+        FittedName,
+        Measure,
+        NoiseSettings,
+        Study,
+        family,
+        parse,
+        read_cell,
+        read_measurement,
+        study_in,
+    )
+except ModuleNotFoundError as missing:
+    sys.exit(lacks("The command difftime", missing, "study"))
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -68,7 +68,7 @@ Gpus = Annotated[int | None, typer.Option(help=f"GPUs that share the work, {GPUS
 OneGpu = Annotated[int | None, typer.Option(help=f"Whether on a GPU, {GPUS}", min=0, max=1)]
 Minutes = Annotated[float, typer.Option(help="Minutes between saved resume states", min=0)]
 DATA = Path("data")
-DataDir = Annotated[Path, typer.Option(help="Where mnist and cifar10 are, or are downloaded to", file_okay=False)]
+DataDir = Annotated[Path, typer.Option(help="Where downloaded data sets are, or go", file_okay=False)]
 Results = Annotated[Path, typer.Argument(help="The study's results folder", file_okay=False, exists=True)]
 Output = Annotated[Path, typer.Option(help="The file to write", dir_okay=False)]
 Model = Annotated[
@@ -82,8 +82,8 @@ Model = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="A folder of images, an .npz or .npy, or mnist, cifar10 or mnist5k. The test images should be new to the "
-        "model"
+        help="A folder of images, an .npz, .npy or .parquet, or a data set by its name: mnist, cifar10, mnist5k, "
+        "FashionMNIST, ... The test images should be new to the model"
     ),
 ]
 TestShare = Annotated[float, typer.Option(help="Share of test images, where DATA is not split", min=0, max=1)]
@@ -467,3 +467,7 @@ def export(
 def schema() -> None:
     """Print the JSON schema of a configuration file, for editors."""
     typer.echo(json.dumps(Study.model_json_schema(), indent=2))
+
+
+if __name__ == "__main__":
+    app()

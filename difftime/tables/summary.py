@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from difftime.tables.frames import parts_of
-from difftime.tables.paired import CHOICE, over_seeds
+from difftime.tables.paired import CHOICE
 from difftime.tables.parquet import CELL, CURVE, shaped
 from difftime.tables.schema import TABLES
+from difftime.tables.statistics import over_seeds
 
 QUANTITIES = {
     "mixture": {
@@ -20,7 +21,11 @@ QUANTITIES = {
         "likelihood": ("log_q_ode", "log_q_sde", "nfe"),
         "samples": ("wasserstein1", "log_p_data_median", "nfe"),
     },
-    "images": {"elbo": ("elbo_bpd",), "likelihood": ("bpd", "nfe"), "samples": ("wasserstein1", "nfe")},
+    "images": {
+        "elbo": ("elbo_bpd", "kl_low_bpd", "kl_high_bpd", "prior", "I", "R", "decoder"),
+        "likelihood": ("bpd", "nfe"),
+        "samples": ("wasserstein1", "nfe"),
+    },
 }
 
 

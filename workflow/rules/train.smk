@@ -1,6 +1,6 @@
 rule train:
     input:
-        images_of,
+        PLAN.images,
         cell=f"{CELL}/cell.json",
     output:
         weights=f"{CELL}/weights.safetensors",
@@ -14,15 +14,15 @@ rule train:
     # what takes long begins first, so that no core is idle at the end
     priority: 1
     group:
-        small
+        PLAN.group
     conda:
         "../../environment.yml"
-    threads: cpus
+    threads: PLAN.cpus
     resources:
         **TEXTS,
-        mem_mb=memory,
-        runtime=minutes,
-        gpu=gpus,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
+        gpu=PLAN.gpus,
     params:
         code=fingerprint("study.commands.train"),
     shell:
@@ -32,7 +32,7 @@ rule train:
 
 rule fit_noise:
     input:
-        images_of,
+        PLAN.images,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/noise_{{noise}}.json",
     output:
@@ -44,14 +44,14 @@ rule fit_noise:
         f"{BENCHMARK}/noise_{{noise}}.tsv"
     priority: 1
     group:
-        small
+        PLAN.group
     conda:
         "../../environment.yml"
-    threads: cpus
+    threads: PLAN.cpus
     resources:
         **TEXTS,
-        mem_mb=memory,
-        runtime=minutes,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
         gpu=0,
     params:
         code=fingerprint("study.commands.fit_noise"),
