@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from difftime.tables.frames import parts_of
-from difftime.tables.paired import CHOICE, Estimate, one_set_of_images, over_seeds
+from difftime.tables.paired import CHOICE, one_set_of_images
 from difftime.tables.parquet import CURVE, shaped
+from difftime.tables.statistics import Estimate, over_seeds
 
 OF = ["wasserstein1", "wasserstein1_se"]
 
