@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def measured_of(folder: Path, cell: Cell, T: float, p_noise: str) -> dict[str, s
     return card
 
 
-def _rows(tables: Path, name: str, wanted: dict[str, object]) -> list:
+def _rows(tables: Path, name: str, wanted: Mapping[str, object]) -> list:
     """The rows of a table with these values; none if the table is not there. Raises BadTable if it is damaged."""
     path = tables / f"{name}.parquet"
     if not path.exists():
