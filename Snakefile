@@ -28,6 +28,7 @@ localrules:
     settings,
     cell,
     fetch,
+    model,
     collect,
     table,
     figure,

@@ -16,10 +16,11 @@ from test_models import LINEAR, save
 
 from difftime.diffusion.sde import VE, VP, Gaussian, matched_noise, standard_noise
 from difftime.diffusion.tabulated import Tabulated
+from difftime.images.pixels import CENTRED, Scale
 from difftime.images.readers import BadImages
 from difftime.models import BadModel, scout
 from difftime.models.check import exact_score, true_bits
-from difftime.models.foreign import CENTRED, Clock, ForeignModel, Scale
+from difftime.models.foreign import Clock, ForeignModel
 from difftime.models.scout import Scouting
 from difftime.study.commands.foreign import card_of
 

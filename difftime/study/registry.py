@@ -56,6 +56,8 @@ class Facts:
     nets: int
     sdes: int
     p_noises: int
+    trained: bool
+    """Whether any of their networks is trained here."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ FIGURES = {
         ),
         Figure("table1", "table1", False, lambda of: not of.mixture and bool({"elbo", "likelihood"} & of.measures)),
         Figure("images", "images", True, lambda of: not of.mixture and "samples" in of.measures),
-        Figure("learning", "history", False, lambda of: not of.mixture),
+        Figure("learning", "history", False, lambda of: not of.mixture and of.trained),
         Figure("tradeoff", "tradeoff", True, lambda of: bool({"likelihood", "samples"} & of.measures)),
     )
 }

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from difftime.study.settings import (
     COLLECTED,
     FITTED,
     BadSettings,
+    asked_for,
     family,
     flat,
     plain_study,
@@ -57,6 +59,9 @@ TEXTS = {
     "checkpoint_minutes": str(STUDY.checkpoint_minutes),
     "data_dir": STUDY.data_dir,
 }
+
+
+NOTHING = "(?!)"  # a pattern that no text has
 
 
 wildcard_constraints:
@@ -153,30 +158,49 @@ def images_of(wildcards):
     return f"{RESULTS}/data/{wildcards.dataset}.json"
 
 
+def is_pretrained(wildcards):
+    return wildcards.net in STUDY.pretrained()
+
+
+def model_of(wildcards):
+    """The file that says which model a pretrained network is; none for a network that is trained."""
+    return f"{CELL}/model.json".format(**wildcards) if is_pretrained(wildcards) else []
+
+
+def files_of_model(wildcards):
+    """The contents of a model's files; nothing of code of one's own, which is no file here."""
+    return listing(Path(STUDY.nets[wildcards.net].path))
+
+
+def weights_of(wildcards):
+    """What says which network a cell has: its trained weights, or which model it is."""
+    return model_of(wildcards) or f"{CELL}/weights.safetensors".format(**wildcards)
+
+
 def fitted(wildcards):
     """The files of the p_noises that are fitted."""
     names = [name for name in STUDY.noises(wildcards.dataset) if name in FITTED]
     return [f"{CELL}/noise_{name}.safetensors".format(**wildcards) for name in names]
 
 
-def asked_for(wildcards, name, usual):
+def resource(wildcards, name, usual):
     """What a network, or else the data set, says of a job's resources; collecting jobs and mixtures take the usual."""
     net = STUDY.nets.get(getattr(wildcards, "net", ""))
     data = STUDY.datasets.get(getattr(wildcards, "dataset", ""))
-    return getattr(net, name, None) or getattr(data, name, usual)
+    return asked_for(data, net, name, usual)
 
 
 def memory(wildcards, attempt):
     """MB: PyTorch itself takes 300; a retry gets more."""
-    return asked_for(wildcards, "memory", 1000) * attempt
+    return resource(wildcards, "memory", 1000) * attempt
 
 
 def minutes(wildcards, attempt):
-    return asked_for(wildcards, "minutes", 30) * attempt
+    return resource(wildcards, "minutes", 30) * attempt
 
 
 def gpus(wildcards):
-    return asked_for(wildcards, "gpu", 0)
+    return resource(wildcards, "gpu", 0)
 
 
 def one_gpu(wildcards):
@@ -186,7 +210,7 @@ def one_gpu(wildcards):
 
 def cpus(wildcards):
     """At least one for each of the processes that share the work."""
-    return max(asked_for(wildcards, "threads", 1), gpus(wildcards))
+    return max(resource(wildcards, "threads", 1), gpus(wildcards))
 
 
 def small(wildcards):

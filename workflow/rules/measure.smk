@@ -3,7 +3,7 @@ rule elbo:
         images_of,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/elbo.json",
-        weights=f"{CELL}/weights.safetensors",
+        weights=weights_of,
         noises=fitted,
     output:
         elbo=f"{CELL}/elbo.parquet",
@@ -37,7 +37,7 @@ rule likelihood:
         images_of,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/likelihood.json",
-        weights=f"{CELL}/weights.safetensors",
+        weights=weights_of,
         noises=fitted,
     output:
         likelihood=f"{CELL}/likelihood.parquet",
@@ -71,7 +71,7 @@ rule samples:
         images_of,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/samples.json",
-        weights=f"{CELL}/weights.safetensors",
+        weights=weights_of,
         noises=fitted,
     output:
         samples=f"{CELL}/samples.parquet",

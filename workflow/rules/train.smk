@@ -30,9 +30,40 @@ rule train:
         " --checkpoint-minutes {resources.checkpoint_minutes} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
+# in place of training, for a model that somebody else trained
+rule model:
+    input:
+        images_of,
+        cell=f"{CELL}/cell.json",
+    output:
+        model=f"{CELL}/model.json",
+        training=f"{CELL}/training.parquet",
+    log:
+        f"{LOG}/model.log",
+    wildcard_constraints:
+        net="|".join(map(re.escape, STUDY.pretrained())) or NOTHING,
+    # what cannot be measured is refused before hours are spent on the rest
+    priority: 3
+    conda:
+        "../../environment.yml"
+    resources:
+        **TEXTS,
+        mem_mb=memory,
+        runtime=minutes,
+    params:
+        files=files_of_model,
+        code=fingerprint("study.commands.model"),
+    script:
+        "../scripts/model.py"
+
+
+ruleorder: model > train
+
+
 rule fit_noise:
     input:
         images_of,
+        model_of,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/noise_{{noise}}.json",
     output:

@@ -28,6 +28,8 @@ class Grid:
     kinds: dict[str, str]
     p_noise: dict[str, tuple[NoiseName, ...]]
     d: dict[str, int | None]
+    pretrained: frozenset[str] = frozenset()
+    """Networks that are not trained here."""
     skip: tuple[str, ...] = ()
 
     def datasets(self) -> list[str]:
@@ -52,12 +54,17 @@ class Grid:
     def parts(self, table: str) -> list[str]:
         """The names of the cells whose folders hold a table: a collected one, or one of single images."""
         only = registry.ONLY_OF.get(table)
+        if table == "history":
+            return [cell_name(keys) for keys, _ in grid(self.study) if self._has_history(keys)]
         if table in (*registry.TRAINING, "runs"):
             return self.measured(None, only)
         for measurement in registry.MEASUREMENTS.values():
             if table in (*measurement.tables, *measurement.units):
                 return self.measured(measurement.name, only)
         raise BadSettings(f"No cell has a table called {table}; the tables of cells are {', '.join(COLLECTED)}.")
+
+    def _has_history(self, keys: dict[str, str]) -> bool:
+        return self.family(keys["dataset"]) == registry.ONLY_OF["history"] and keys["net"] not in self.pretrained
 
     def files(self, table: str) -> list[str]:
         """The files below `cells/` that a table is collected from. Of `runs` there is one per command and cell."""
@@ -69,7 +76,8 @@ class Grid:
         """Every cell and command that leaves a record in it."""
         for keys, block in grid(self.study):
             fitted = [f"noise_{name}" for name in self.p_noise[keys["dataset"]] if name in FITTED]
-            for run in ("train", *fitted, *block.measure):
+            trained = [] if keys["net"] in self.pretrained else ["train"]
+            for run in (*trained, *fitted, *block.measure):
                 yield cell_name(keys), run
 
     def tables(self) -> list[str]:
@@ -97,6 +105,7 @@ class Grid:
             nets=len({own for _, own in curves}),
             sdes=len({sde for sde, _ in curves}),
             p_noises=len(self.p_noise[dataset]),
+            trained=not {own for _, own in curves} <= self.pretrained,
         )
 
     def figures(self) -> list[tuple[str, str, str | None]]:
