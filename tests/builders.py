@@ -26,6 +26,7 @@ SETTINGS: dict[str, Any] = {
     "kinds": {"toy": "mixture", "digits": "mnist5k"},
     "sdes": {"vp": "vp", "ve": "ve-exponential"},
     "p_noise": {"toy": ["standard"], "digits": ["standard"]},
+    "pretrained": [],
 }
 
 

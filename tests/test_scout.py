@@ -345,7 +345,7 @@ def test_a_model_that_cannot_be_read_is_refused_in_one_message(tmp_path: Path, d
     (tmp_path / "latent" / "vae").mkdir(parents=True)
     assert "latent-diffusion" in said(tmp_path / "latent")
     assert "conditional" in said(save(tmp_path / "classes", LINEAR, num_class_embeds=3))
-    assert "--sde is for a .pth" in refusal("scout-model", tmp_path / "ddpm", "--data", digits, "--sde", "vp")
+    assert "sde is for a .pth" in refusal("scout-model", tmp_path / "ddpm", "--data", digits, "--sde", "vp")
 
 
 @needs_diffusers

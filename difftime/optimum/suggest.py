@@ -50,7 +50,7 @@ def suggest(
         if curve is None:
             next_T, why = None, _not_known(own["curve"], T)
         elif key["net"] in settings["pretrained"]:
-            next_T, why = None, f"enough: {_best(curve, settings)}, of one model, whose running ELBO knows every T"
+            next_T, why = None, _of_one_model(curve, settings)
         else:
             next_T, why = _next(curve, T, settings, tolerance)
         found.append(Suggestion(**key, T=next_T, why=why))
@@ -67,7 +67,8 @@ def _next(curve: Curve, T: np.ndarray, settings: Mapping[str, Any], tolerance: f
     """The T to train next, or None, and why."""
     elbo = curve.elbo()
     best, trained = int(elbo.argmax()), curve.trained
-    star, sure, said = float(curve.fine[best]), uncertainty(curve, settings), _best(curve, settings)
+    star, sure = float(curve.fine[best]), uncertainty(curve, settings)
+    said = _said(star, sure)
     if curve.left_out:
         said += f", {curve.left_out} cells left out"
     below, above = neighbours(star, trained, tolerance)
@@ -96,11 +97,16 @@ def _next(curve: Curve, T: np.ndarray, settings: Mapping[str, Any], tolerance: f
     return None, f"enough: {said}{flat}, cells {apart:.2g} apart{more}"
 
 
-def _best(curve: Curve, settings: Mapping[str, Any]) -> str:
+def _of_one_model(curve: Curve, settings: Mapping[str, Any]) -> str:
+    """What is known of a pretrained network, of which a cell of another T would be the same network."""
+    star = float(curve.fine[int(curve.elbo().argmax())])
+    return f"enough: {_said(star, uncertainty(curve, settings))}, of one model, whose running ELBO knows every T"
+
+
+def _said(star: float, sure: Mapping[str, float]) -> str:
     """T* and its interval."""
-    sure = uncertainty(curve, settings)
     interval = "" if math.isnan(sure["T_star_low"]) else f" [{sure['T_star_low']:.3g}, {sure['T_star_high']:.3g}]"
-    return f"T* = {curve.fine[int(curve.elbo().argmax())]:.3g}{interval}"
+    return f"T* = {star:.3g}{interval}"
 
 
 def neighbours(star: float, trained: np.ndarray, tolerance: float) -> tuple[float, float]:

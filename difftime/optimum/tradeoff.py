@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from difftime.optimum.cheapest import MEASURED, choices_of, costs_of, datasets, qualities_of
+from difftime.optimum.cheapest import MEASURED, choices_of, costs_of, networks, qualities_of
 from difftime.tables.paired import CHOICE, one_set_of_images
 from difftime.tables.parquet import CELL, shaped
 
@@ -23,7 +23,7 @@ def tradeoff(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     Raises BadTable if cells of one data set were measured on different images.
     """
     one_set_of_images(*(tables[name] for name in MEASURED))
-    parts = [_of_dataset(own, settings["kinds"][name] == "mixture") for name, own in datasets(tables)]
+    parts = [_of_network(own, settings["kinds"][keys[0]] == "mixture") for keys, own in networks(tables)]
     if not parts:
         return shaped([], "tradeoff")
     rows = pd.concat(parts, ignore_index=True)
@@ -35,8 +35,8 @@ def tradeoff(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     return shaped(rows.to_dict("records"), "tradeoff")
 
 
-def _of_dataset(tables: Tables, known: bool) -> pd.DataFrame:
-    """The rows of one data set. `known`: its density."""
+def _of_network(tables: Tables, known: bool) -> pd.DataFrame:
+    """The rows of one data set, SDE and network. `known`: its density."""
     choices = choices_of(tables)
     frame = costs_of(tables, choices)
     for name, quality in qualities_of(tables, choices, known).items():

@@ -66,7 +66,7 @@ def read_model(cell: Cell, data_dir: Path) -> tuple[ImageData, ForeignModel]:
         images.shape, images.name, network.path,
         pixels=network.pixels, sde=network.sde, sigma_min=network.sigma_min, sigma_max=network.sigma_max,
     )  # fmt: skip
-    if not model.epsilon < cell.T <= model.T:
+    if not model.epsilon < cell.T <= float(f"{model.T:g}"):  # folders are named by six digits
         raise BadModel(
             f"{cell.name}: {model.name} knows the times from {model.epsilon:.6g} to {model.T:.6g}, which T is outside."
         )

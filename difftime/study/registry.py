@@ -124,7 +124,7 @@ FIGURES = {
         Figure("quality", "samples", True, lambda of: of.mixture and "samples" in of.measures),
         Figure("cost", "samples", True, lambda of: of.mixture and "samples" in of.measures),
         Figure("noises", "summary", True, lambda of: "elbo" in of.measures and of.p_noises > 1),
-        Figure("prediction", "prediction", True, lambda of: "elbo" in of.measures and of.times > 1),
+        Figure("prediction", "prediction", True, lambda of: "elbo" in of.measures and (of.times > 1 or not of.trained)),
         Figure(
             "sensitivity",
             "optimum",

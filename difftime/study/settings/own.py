@@ -15,7 +15,7 @@ from typing import Any
 
 from difftime.study.settings.files import Items, Keys, given_by
 
-OWN_SDE = "own"
+OWN_SDE = "of-model"
 """The name of the SDE of pretrained networks in a study that does not name it."""
 
 
@@ -47,7 +47,7 @@ def with_own(settings: Keys) -> Keys:
 
 
 def own_T(path: str) -> float:
-    """The diffusion time up to which a model was trained, rounded down to the six digits that a folder is named by.
+    """The diffusion time up to which a model was trained, with the six digits that a folder is named by.
 
     Only a DDPM of linear betas has another one than 1: it has the clock of VP, on which its last index lies elsewhere.
     What is no model is refused where it is read.
@@ -60,8 +60,7 @@ def own_T(path: str) -> float:
     try:
         B = -sum(math.log1p(-(start + (stop - start) * i / (n - 1))) for i in range(n))
         T = 2 * B / (n * start + math.sqrt((n * start) ** 2 + 2 * n * (stop - start) * B))
-        unit = 10.0 ** (math.floor(math.log10(T)) - 5)
-        return float(f"{math.floor(T / unit) * unit:.6g}")
+        return float(f"{T:g}")
     except (ArithmeticError, TypeError, ValueError):
         return 1.0
 
