@@ -110,15 +110,14 @@ class Compared:
 
 
 def read(folder: Path, table: str) -> pd.DataFrame | None:
-    """A collected table, or the same from all cells; None if there is none."""
-    whole = folder / "tables" / f"{table}.parquet"
-    paths = [whole] if whole.exists() else sorted(folder.glob(f"cells/**/{table}.parquet"))
+    """A table of all data sets, or the same from all cells; None if there is none."""
+    paths = sorted(folder.glob(f"tables/**/{table}.parquet")) or sorted(folder.glob(f"cells/**/{table}.parquet"))
     return pd.concat(map(pd.read_parquet, paths), ignore_index=True) if paths else None
 
 
 def tables_in(folder: Path) -> list[str]:
     """The names of all tables in a results folder, those of single cells too."""
-    return sorted({path.stem for path in [*folder.glob("tables/*.parquet"), *folder.glob("cells/**/*.parquet")]})
+    return sorted({path.stem for path in [*folder.glob("tables/**/*.parquet"), *folder.glob("cells/**/*.parquet")]})
 
 
 def compare(name: str, old: pd.DataFrame, new: pd.DataFrame) -> Compared:

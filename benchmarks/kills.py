@@ -73,11 +73,11 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def tables(results: Path) -> dict[str, pd.DataFrame]:
-    """Every table of a study; of `runs`, which says when, where and how long, only what was run."""
+    """Every table of every data set; of `runs`, which says when, where and how long, only what was run."""
     found = {}
-    for path in sorted((results / "tables").glob("*.parquet")):
+    for path in sorted((results / "tables").rglob("*.parquet")):
         frame = pq.ParquetFile(path).read().to_pandas()
-        found[path.stem] = frame[list(RUN)] if path.stem == "runs" else frame
+        found[str(path.relative_to(results))] = frame[list(RUN)] if path.stem == "runs" else frame
     return found
 
 

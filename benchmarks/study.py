@@ -51,7 +51,7 @@ def main() -> str:
         results, settings = Path(scratch) / "results" if own_folder else Path("results"), Path(scratch) / "fresh.yaml"
         settings.write_text(yaml.safe_dump({"results": str(results)}))
         grid = read_study().cells()
-        toy = [file for table in MEASUREMENTS for file in grid.files(table) if file.startswith("dataset=toy/")]
+        toy = [file for table in MEASUREMENTS for file in grid.files("toy", table)]
         halves = {
             "toy": _seconds(settings, *(f"{results}/cells/{file}" for file in toy)),
             "mnist5k": _seconds(settings, "all"),

@@ -46,7 +46,7 @@ def main() -> str:
             seconds, memory = _run("--dry-run", "--configfile", str(path), *options)
             name = f"`snakemake -n` on {cells:,} cells ({5 * cells:,} jobs){label}"
             rows.append([name, f"{seconds:.1f}", f"{memory:.0f}"])
-    if (ROOT / "results" / "tables" / "summary.parquet").exists():
+    if (ROOT / "results" / "tables" / "toy" / "summary.parquet").exists():
         seconds, memory = _run("--cores", "2")
         rows.append(["`snakemake` on the finished default study", f"{seconds:.1f}", f"{memory:.0f}"])
     return markdown_rows(["", "seconds", "peak memory (MB)"], rows)

@@ -6,6 +6,11 @@ Rules of the pipeline and people call the same commands.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # python -m difftime.cli: as the console command, which can do without the extra study
+    from difftime.__main__ import main
+
+    main()
+
 import gc
 import json
 import logging
@@ -298,21 +303,22 @@ def samples(
 
 @_command
 def collect(
+    dataset: Annotated[str, typer.Argument(help="The name of the data")],
     table: Annotated[str, typer.Argument(help="The table's name")],
     results: Annotated[Path, typer.Option(help="The study's results folder", file_okay=False, exists=True)],
     output: Output,
     partial: Annotated[bool, typer.Option("--partial", help="Leave out what is not there yet, and list it")] = False,
 ) -> None:
-    """The tables of single cells as one: Parquet, Markdown and HTML.
+    """The tables of all cells on some data as one: Parquet, Markdown and HTML.
 
     With --partial a second table, OUTPUT-missing, has a row for each file that is missing; and OUTPUT may not lie among
     the study's own tables.
     """
     from difftime.study import collecting
 
-    if partial and output.resolve().parent == (results / "tables").resolve():
-        raise BadSettings(f"{output} is where the whole study's table belongs. Give a partial one another folder.")
-    there, missing = collecting.parts(study_in(results), results, table)
+    if partial and output.resolve().is_relative_to((results / "tables").resolve()):
+        raise BadSettings(f"{output} is where a whole study's tables belong. Give a partial one another folder.")
+    there, missing = collecting.parts(study_in(results), results, dataset, table)
     collecting.save_collected(there if partial else there + missing, table, output)
     if partial:
         collecting.save_missing(missing, output.with_name(f"{output.stem}-missing.parquet"))
@@ -434,7 +440,3 @@ def export(
 def schema() -> None:
     """Print the JSON schema of a configuration file, for editors."""
     typer.echo(json.dumps(Study.model_json_schema(), indent=2))
-
-
-if __name__ == "__main__":
-    app()

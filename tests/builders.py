@@ -23,11 +23,11 @@ D = 784
 SETTINGS: dict[str, Any] = {
     "seed": 0,
     "optimum": {"resamples": 200, "confidence": 0.95, "loss": 0.01},
-    "kinds": {"toy": "mixture", "digits": "mnist5k"},
+    "kind": "mixture",
     "sdes": {"vp": "vp", "ve": "ve-exponential"},
-    "p_noise": {"toy": ["standard"], "digits": ["standard"]},
     "pretrained": [],
 }
+OF_IMAGES = SETTINGS | {"kind": "mnist5k"}
 
 
 def frame(table: str, rows: Iterable[Row]) -> pd.DataFrame:
@@ -107,5 +107,5 @@ def _bits(values: Sequence[float]) -> Row:
 
 
 def joined(*parts: Mapping[str, Iterable[Row]]) -> dict[str, list[Row]]:
-    """The rows of several cells, curves or data sets, table by table."""
+    """The rows of several cells or curves, table by table."""
     return {name: [row for part in parts for row in part.get(name, ())] for name in TABLES}

@@ -117,6 +117,15 @@ def test_the_program_is_installed_under_its_name() -> None:
     assert (run.returncode, run.stdout) == (0, f"{difftime.__version__}\n")
 
 
+@pytest.mark.parametrize("package", ["typer", "pydantic", "yaml"])
+@pytest.mark.parametrize("module", ["difftime", "difftime.cli"])
+def test_without_the_extra_study_the_command_names_it_in_one_line(module: str, package: str) -> None:
+    code = f"import runpy, sys; sys.modules[{package!r}] = None; runpy.run_module({module!r}, run_name='__main__')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    wanted = f"needs the package {package}, which is not installed: pip install 'difftime[study]'"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"The command difftime {wanted}\n")
+
+
 def test_an_unknown_command_is_refused() -> None:
     assert call("tarin").exit_code == 2
 
@@ -260,8 +269,8 @@ def half(cell: Path, tmp_path: Path) -> Path:
 
 def test_a_partial_table_has_what_is_there_and_beside_it_what_is_missing(half: Path, tmp_path: Path) -> None:
     options = ["--results", half, "--output", tmp_path / "mine/elbo.parquet"]
-    assert "T=0.7" in refusal("collect", "elbo", *options)
-    result = call("collect", "elbo", *options, "--partial")
+    assert "T=0.7" in refusal("collect", "toy", "elbo", *options)
+    result = call("collect", "toy", "elbo", *options, "--partial")
     assert result.exit_code == 0
     assert "1 of 2 parts of elbo are missing." in result.stderr
     assert set(read(tmp_path / "mine/elbo.parquet", "elbo")["T"]) == {0.5}
@@ -272,34 +281,37 @@ def test_a_partial_table_has_what_is_there_and_beside_it_what_is_missing(half: P
 
 
 def test_a_partial_table_never_takes_the_place_of_a_whole_one(half: Path) -> None:
-    (half / "tables").mkdir()
-    whole = half / "tables/elbo.parquet"
-    assert "another folder" in refusal("collect", "elbo", "--results", half, "--output", whole, "--partial")
-    assert not whole.exists()
+    for place in ("tables/toy", "tables"):
+        whole = half / place / "elbo.parquet"
+        assert "another folder" in refusal("collect", "toy", "elbo", "--results", half, "--output", whole, "--partial")
+        assert not whole.exists()
 
 
 def test_a_partial_table_without_any_row_is_refused(half: Path, tmp_path: Path) -> None:
     shutil.rmtree(half / "cells")
     options = ["--results", half, "--output", tmp_path / "mine/elbo.parquet", "--partial"]
-    assert refusal("collect", "elbo", *options) == "No cell has its part of the table elbo yet."
+    assert refusal("collect", "toy", "elbo", *options) == "No cell has its part of the table elbo yet."
 
 
 def test_a_table_is_not_written_to_a_folder(half: Path) -> None:
     for output in ("", half):
-        assert call("collect", "elbo", "--results", half, "--output", output).exit_code == 2
+        assert call("collect", "toy", "elbo", "--results", half, "--output", output).exit_code == 2
 
 
 def test_a_damaged_part_costs_a_partial_study_its_table_alone(half: Path) -> None:
     (half / PLACE / "curve.parquet").write_bytes(b"damaged")
     result = call("partial", half)
     assert result.exit_code == 0, result.exception
-    assert "table curve: " in result.stdout
+    assert "table toy/curve: " in result.stdout
     assert f"{PLACE}/curve.parquet" in result.stdout
-    assert set(read(half / "partial/tables/elbo.parquet", "elbo")["T"]) == {0.5}
+    assert set(read(half / "partial/tables/toy/elbo.parquet", "elbo")["T"]) == {0.5}
 
 
-def test_an_unknown_table_is_refused_with_the_known_ones(half: Path, tmp_path: Path) -> None:
-    message = refusal("collect", "elbos", "--results", half, "--output", tmp_path / "mine.parquet")
+def test_an_unknown_table_and_unknown_data_are_refused_with_the_known_ones(half: Path, tmp_path: Path) -> None:
+    assert "toys; there are cells on toy" in refusal(
+        "collect", "toys", "elbo", "--results", half, "--output", tmp_path / "mine.parquet"
+    )
+    message = refusal("collect", "toy", "elbos", "--results", half, "--output", tmp_path / "mine.parquet")
     assert "elbos" in message
     assert all(table in message for table in MEASUREMENTS["samples"].tables)
 
@@ -309,7 +321,7 @@ def test_an_unfinished_study_is_not_shown_as_finished(half: Path) -> None:
     assert message.startswith(f"The study in {half} is not complete")
     assert f"{PLACE.replace('0.5', '0.7')}/elbo.parquet" in message
     assert f"{PLACE}/elbo.parquet" not in message
-    assert "tables/optimum.parquet" in message
+    assert "tables/toy/optimum.parquet" in message
     assert f"difftime partial {half}" in message
     assert "snakemake --touch --forceall" in message
 
@@ -318,12 +330,22 @@ def test_what_there_is_of_a_study_becomes_tables_and_the_rest_a_list(half: Path)
     (half / PLACE / "training.parquet").unlink(missing_ok=True)
     result = call("partial", half)
     assert result.exit_code == 0, result.exception
-    assert set(read(half / "partial/tables/elbo.parquet", "elbo")["T"]) == {0.5}
-    missing = read(half / "partial/tables/missing.parquet", "missing")
+    assert set(read(half / "partial/tables/toy/elbo.parquet", "elbo")["T"]) == {0.5}
+    missing = read(half / "partial/tables/toy/missing.parquet", "missing")
     assert {(row["T"], row.file) for _, row in missing.iterrows()} >= {(0.7, "elbo.parquet"), (0.5, "training.parquet")}
     assert (0.5, "elbo.parquet") not in {(row["T"], row.file) for _, row in missing.iterrows()}
     assert not (half / "tables").exists()
     assert str(half / "partial") in refusal("show", half)
+
+
+def test_the_next_T_is_suggested_from_what_there_is(half: Path) -> None:
+    result = call("suggest", half)
+    assert result.exit_code == 0, result.exception
+    assert {line.partition(" p_noise: ")[0] for line in result.stdout.splitlines()} == {
+        "toy vp mlp, standard", "toy vp mlp, matched",
+    }  # fmt: skip
+    shutil.rmtree(half / "cells")
+    assert refusal("suggest", half) == f"No cell in {half} has its ELBO measured yet: run snakemake first."
 
 
 @pytest.mark.parametrize("command", ["show", "partial", "suggest"])
@@ -452,7 +474,7 @@ def test_a_damaged_part_of_a_table_is_named_with_its_remedy(half: Path, content:
     part = half / PLACE / "elbo.parquet"
     part.write_bytes(content)
     before = snapshot(half)
-    message = refusal("collect", "elbo", "--results", half, "--output", half / "mine.parquet", "--partial")
+    message = refusal("collect", "toy", "elbo", "--results", half, "--output", half / "mine.parquet", "--partial")
     assert message.startswith(f"{part} cannot be read as a Parquet table")
     assert "run again" in message
     assert snapshot(half) == before

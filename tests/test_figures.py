@@ -881,7 +881,7 @@ def test_a_figure_without_a_row_says_so(name: str) -> None:
 
 def test_a_study_without_rows_for_a_figure_has_words_in_its_place(tmp_path: Path) -> None:
     parquet.save(samples(), "samples", tmp_path / "samples.parquet")
-    figures.draw("fig1", tmp_path / "samples.parquet", tmp_path / "a" / "fig1.pdf", SETTINGS, "rings", "mine")
+    figures.draw("fig1", tmp_path / "samples.parquet", tmp_path / "a" / "fig1.pdf", SETTINGS, "toy", "mine")
     assert (tmp_path / "a" / "fig1.png").stat().st_size > 1000
     with style.context(SETTINGS):
         assert words(style.blank(SETTINGS, "no row of it")).strip() == "no row of it"
@@ -895,10 +895,8 @@ def write(name: str, folder: Path, settings: FigureSettings = SETTINGS) -> dict[
     return {path.suffix: path.read_bytes() for path in folder.glob(f"{name}.*")}
 
 
-def test_a_figure_shows_the_data_set_and_the_network_asked_for_alone(tmp_path: Path) -> None:
-    other = summary().assign(dataset="rings", mean=-77.0)
-    other = pd.concat([summary().query("net == 'mlp-16x1'"), other], ignore_index=True)
-    parquet.save(other, "summary", tmp_path / "summary.parquet")
+def test_a_figure_shows_the_network_asked_for_alone(tmp_path: Path) -> None:
+    parquet.save(summary().query("net == 'mlp-16x1'"), "summary", tmp_path / "summary.parquet")
     figures.draw("fig2", tmp_path / "summary.parquet", tmp_path / "part.pdf", SETTINGS, "toy", "mlp-16x1")
     parquet.save(summary(), "summary", tmp_path / "summary.parquet")
     figures.draw("fig2", tmp_path / "summary.parquet", tmp_path / "whole.pdf", SETTINGS, "toy", "mlp-16x1")

@@ -10,7 +10,7 @@ import pytest
 from studies import CONFIGS, settings, study
 
 from difftime.study.registry import DERIVED, FIGURES, MEASUREMENTS, Facts
-from difftime.study.settings import COLLECTED, BadSettings, cell_name
+from difftime.study.settings import COLLECTED, BadSettings, Study, cell_name
 
 PLANE = {
     "weights": [0.5, 0.5], "means": [[-1, 0], [1, 1]], "stds": [0.4, 0.5], "training": {"steps": 9},
@@ -22,7 +22,7 @@ def block(**changes: Any) -> dict[str, Any]:
 
 
 def planned(*blocks: dict[str, Any], **changes: Any) -> set[tuple[str, str, str | None]]:
-    found = study({"study": [*blocks], **changes}).figures_planned()
+    found = study({"study": [*blocks], **changes}).cells().figures()
     assert len({*found}) == len(found)
     return {*found}
 
@@ -46,56 +46,75 @@ def test_cells_have_the_tables_of_the_measurements_of_their_block_and_of_their_k
     whole = study()
     toy, capacities, images = ([cell_name(keys) for keys, block in whole.grid() if block == one] for one in whole.study)
     wanted = {
-        "elbo": [*toy, *capacities, *images], "curve": [*toy, *capacities, *images],
-        "likelihood": [*toy, *images], "samples": [*toy, *images],
-        "modes": toy, "histogram": toy, "images": images, "elbo_units": images, "likelihood_units": images,
-        "training": [*toy, *capacities, *images], "history": images,
+        "toy": {
+            "elbo": [*toy, *capacities], "curve": [*toy, *capacities], "training": [*toy, *capacities],
+            "likelihood": toy, "samples": toy, "modes": toy, "histogram": toy,
+            "images": [], "elbo_units": [], "likelihood_units": [], "history": [],
+        },
+        "mnist5k": dict.fromkeys((
+            "elbo", "curve", "likelihood", "samples", "images", "elbo_units", "likelihood_units", "training", "history",
+        ), images) | {"modes": [], "histogram": []},
     }  # fmt: skip
-    assert {table: whole.parts(table) for table in wanted} == wanted
-    assert whole.cells().files("elbo") == [f"{cell}/elbo.parquet" for cell in wanted["elbo"]]
+    for dataset, tables in wanted.items():
+        assert {table: whole.cells().parts(dataset, table) for table in tables} == tables
+        assert whole.cells().files(dataset, "elbo") == [f"{cell}/elbo.parquet" for cell in tables["elbo"]]
 
 
-def test_a_table_that_no_cell_has_is_refused_by_its_name() -> None:
+def test_a_table_or_data_that_no_cell_has_are_refused_by_name() -> None:
     with pytest.raises(BadSettings, match="bpd; the tables of cells are elbo"):
-        study().parts("bpd")
+        study().cells().parts("toy", "bpd")
+    with pytest.raises(BadSettings, match="toys; there are cells on toy, mnist5k"):
+        study().cells().parts("toys", "elbo")
 
 
 def test_the_table_of_runs_has_every_command_of_every_cell() -> None:
-    whole = study({"datasets.toy.p_noise": ["standard", "full", "flow"]})
-    files = whole.cells().files("runs")
-    assert len(files) == len({*files})
-    for name in MEASUREMENTS:
-        wanted = [file.replace(f"/{name}.parquet", f"/run_{name}.parquet") for file in whole.cells().files(name)]
-        assert [file for file in files if file.endswith(f"/run_{name}.parquet")] == wanted
-    cells = [cell_name(keys) for keys, _ in whole.grid()]
-    assert [file for file in files if "run_train" in file] == [f"{cell}/run_train.parquet" for cell in cells]
-    toy = [f"{cell}/run_noise_flow.parquet" for cell in cells if cell.startswith("dataset=toy/")]
-    assert [file for file in files if "noise_flow" in file] == toy
+    cells = study({"datasets.toy.p_noise": ["standard", "full", "flow"]}).cells()
+    for dataset in ("toy", "mnist5k"):
+        files = cells.files(dataset, "runs")
+        assert len(files) == len({*files})
+        for name in MEASUREMENTS:
+            wanted = [file.replace(f"/{name}.parquet", f"/run_{name}.parquet") for file in cells.files(dataset, name)]
+            assert [file for file in files if file.endswith(f"/run_{name}.parquet")] == wanted
+        own = [name for name, _ in cells.cells(dataset)]
+        assert [file for file in files if "run_train" in file] == [f"{cell}/run_train.parquet" for cell in own]
+        fitted = own if dataset == "toy" else []
+        assert [file for file in files if "noise_flow" in file] == [f"{cell}/run_noise_flow.parquet" for cell in fitted]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_planned_table_comes_after_what_it_is_made_of(path: Path) -> None:
-    whole = study(path=path)
-    tables = whole.tables_planned()
-    assert len({*tables}) == len(tables)
-    for i, table in enumerate(tables):
-        if table in DERIVED:
-            assert {*DERIVED[table].needs} <= {*tables[:i]}
-        else:
-            assert whole.parts(table)
-    assert {*COLLECTED} - {*tables} == {table for table in COLLECTED if not whole.parts(table)}
+    cells = study(path=path).cells()
+    for dataset in cells.datasets():
+        tables = cells.tables(dataset)
+        assert len({*tables}) == len(tables)
+        for i, table in enumerate(tables):
+            if table in DERIVED:
+                assert {*DERIVED[table].needs} <= {*tables[:i]}
+            else:
+                assert cells.parts(dataset, table)
+        assert {*COLLECTED} - {*tables} == {table for table in COLLECTED if not cells.parts(dataset, table)}
 
 
-def test_a_study_has_the_tables_that_its_measurements_allow() -> None:
-    alone = {*study({"study": [block(measure="elbo")]}).tables_planned()}
-    assert alone & {"elbo", "curve", "optimum", "likelihood", "bounds", "samples", "table1"} == {
-        "elbo",
-        "curve",
-        "optimum",
-    }
-    assert "bounds" in study({"study": [block(measure=["elbo", "likelihood"])]}).tables_planned()
-    assert "optimum" not in study({"study": [block(measure="samples")]}).tables_planned()
-    assert "table1" in study({"study": [block(dataset="mnist5k", net="unet-16")]}).tables_planned()
+def test_a_data_set_has_the_tables_that_its_measurements_allow() -> None:
+    def planned(**changes: Any) -> set[str]:
+        one = block(**changes)
+        return {*study({"study": [one]}).cells().tables(one["dataset"])}
+
+    assert planned(measure="elbo") == {
+        "elbo", "curve", "training", "runs", "optimum", "prediction", "summary", "cheapest", "tradeoff",
+    }  # fmt: skip
+    assert "bounds" in planned(measure=["elbo", "likelihood"])
+    assert "optimum" not in planned(measure="samples")
+
+
+def test_a_data_set_has_the_tables_of_its_kind_whatever_stands_beside_it() -> None:
+    """The toy has no Table 1, images have no histogram, and no bounds, as their density is not known."""
+    cells = study().cells()
+    toy, images = ({*cells.tables(name)} for name in ("toy", "mnist5k"))
+    assert toy - images == {"modes", "histogram", "bounds"}
+    assert images - toy == {"images", "history", "table1"}
+    alone = study({"study": [block(dataset="mnist5k", net="unet-16")]}).cells()
+    assert {*alone.tables("mnist5k")} == images
 
 
 # Figures
@@ -104,18 +123,18 @@ def test_a_study_has_the_tables_that_its_measurements_allow() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_planned_figure_has_its_table_and_a_data_set_and_network_of_the_study(path: Path) -> None:
     whole = study(path=path)
-    tables, pairs = whole.tables_planned(), {(keys["dataset"], keys["net"]) for keys, _ in whole.grid()}
-    for figure, dataset, net in whole.figures_planned():
-        assert FIGURES[figure].table in tables
+    cells, pairs = whole.cells(), {(keys["dataset"], keys["net"]) for keys, _ in whole.grid()}
+    for figure, dataset, net in cells.figures():
+        assert FIGURES[figure].table in cells.tables(dataset)
         assert (net is not None) == FIGURES[figure].each_net
         assert (dataset, net) in pairs or (net is None and dataset in {name for name, _ in pairs})
 
 
 def test_the_smoke_study_draws_every_figure_and_makes_every_table() -> None:
     (path,) = (path for path in CONFIGS if path.name == "smoke.yaml")
-    whole = study(path=path)
-    assert {figure for figure, _, _ in whole.figures_planned()} == {*FIGURES}
-    assert {*whole.tables_planned()} == {*COLLECTED, *DERIVED}
+    cells = study(path=path).cells()
+    assert {figure for figure, _, _ in cells.figures()} == {*FIGURES}
+    assert {table for dataset in cells.datasets() for table in cells.tables(dataset)} == {*COLLECTED, *DERIVED}
 
 
 def test_figures_are_drawn_of_every_data_set_and_of_every_network_that_they_show() -> None:
@@ -169,19 +188,20 @@ def test_tables_and_figures_are_told_kinds_and_not_names() -> None:
         "datasets.mnist": {"weights": [1], "means": [0], "stds": [1]}, "sdes.vp": {"kind": "sub-vp"},
         "study": [block(dataset="mnist"), block(sde="ve")], "optimum": {"loss": 0.5, "resamples": 9},
     })  # fmt: skip
-    assert whole.plain() == {
+    assert whole.plain("mnist") == {
         "seed": 0, "optimum": {"resamples": 9, "confidence": 0.95, "loss": 0.5},
-        "kinds": {"mnist": "mixture", "toy": "mixture"}, "sdes": {"vp": "sub-vp", "ve": "ve-exponential"},
-        "p_noise": {"mnist": ["standard", "matched"], "toy": ["standard", "matched"]},
+        "kind": "mixture", "sdes": {"vp": "sub-vp"},
     }  # fmt: skip
     assert whole.style("mnist") == {
-        "width": 6.75, "font_size": 8.0, "sdes": {"vp": "sub-vp", "ve": "ve-exponential"}, "kind": "mixture",
-        "paper_data": False,
+        "width": 6.75, "font_size": 8.0, "sdes": {"vp": "sub-vp"}, "kind": "mixture", "paper_data": False,
     }  # fmt: skip
     assert whole.style("toy")["paper_data"]
 
 
-def test_what_no_cell_is_of_is_told_to_no_table() -> None:
-    """Another data set or SDE that is only defined changes no table."""
-    changes = {"datasets.other": PLANE, "sdes.other": {"kind": "sub-vp"}}
-    assert study(changes).plain() == study().plain()
+def test_what_no_cell_of_some_data_is_of_is_told_to_none_of_their_tables_and_figures() -> None:
+    """Another data set or SDE, defined or studied, changes neither."""
+    defined = {"datasets.other": PLANE, "sdes.other": {"kind": "sub-vp"}}
+    studied = defined | {"study": [*settings()["study"], block(dataset="other", sde="other")]}
+    for changes in (defined, studied):
+        for told in (Study.plain, Study.style):
+            assert told(study(changes), "toy") == told(study(), "toy")

@@ -335,12 +335,6 @@ def test_different_images_of_one_data_set_are_refused() -> None:
         optimum(found, SETTINGS)
 
 
-def test_a_study_of_both_kinds_has_both_optima_in_the_order_of_the_tables() -> None:
-    found = tables(joined(mixture(kl_at, gap_at, SCOUTS), images(bits_at, IMAGE_TIMES, units=4)))
-    rows = optimum(found, SETTINGS)
-    assert [*dict.fromkeys(rows.dataset)] == ["toy", "digits"]
-
-
 # The table of predictions
 
 

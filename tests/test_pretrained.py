@@ -119,13 +119,13 @@ def test_its_cell_has_one_model_and_no_training_and_no_resources(place: Path) ->
 def test_no_record_is_planned_of_a_training_that_does_not_happen(place: Path) -> None:
     trained = "{dataset: pictures, sde: vp, net: unet-16, T: 0.5, measure: elbo}"
     whole = read(place, f"[{{dataset: pictures, net: ddpm}}, {trained}]").cells()
-    history, runs = whole.files("history"), whole.files("runs")
+    history, runs = whole.files("pictures", "history"), whole.files("pictures", "runs")
     assert [part for part in history if "ddpm" in part] == []
     assert len(history) == 1
     assert {path.rpartition("/")[2] for path in runs if "ddpm" in path} == {
         f"run_{name}.parquet" for name in ("elbo", "likelihood", "samples")
     }
-    assert len(whole.files("training")) == 2
+    assert len(whole.files("pictures", "training")) == 2
 
 
 def test_its_curve_is_drawn_of_one_T_and_its_learning_is_not(place: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_model_that_is_not_there_is_refused_while_the_settings_are_read(place:
 
 def test_a_study_without_pretrained_networks_is_as_it_was() -> None:
     whole = study()
-    assert whole.plain()["pretrained"] == []
+    assert whole.plain("toy")["pretrained"] == []
     assert all(whole.cell(**keys).training for keys, _ in whole.grid())
 
 

@@ -253,6 +253,22 @@ def test_a_fault_says_what_is_wanted_what_was_found_and_what_was_meant_perhaps()
     assert "defined are mlp-16x1, mlp-32x2" in told["study[0].net[0]"]
 
 
+@pytest.mark.parametrize("name", ["on", "1", "2026-01-01", "1_0", "~"])
+def test_a_name_that_yaml_takes_for_something_else_is_to_be_quoted(tmp_path: Path, name: str) -> None:
+    text = "datasets: {%s: {weights: [1], means: [0], stds: [1]}}\nstudy: [{dataset: %s, sde: vp, net: mlp-16x1, T: 1}]"
+    (tmp_path / "mine.yaml").write_text(text % (name, name))
+    with pytest.raises(BadSettings) as error:
+        read_study([tmp_path / "mine.yaml"])
+    _, *lines = str(error.value).splitlines()
+    assert len(lines) == 2
+    for number, line in enumerate(lines, 1):
+        assert f"mine.yaml, line {number}: " in line
+        assert "put the name in quotes (found: " in line
+    if name != "~":
+        (tmp_path / "mine.yaml").write_text(text % (f"'{name}'", f"'{name}'"))
+        assert read_study([tmp_path / "mine.yaml"]).cells().datasets() == [name]
+
+
 def test_messages_count_as_people_do() -> None:
     """Fault 26: "one number or 1 numbers"."""
     (line,) = faults(settings(changes={"datasets.toy.stds": [[0.1, 0.2], 0.5]}))

@@ -46,7 +46,7 @@ def test_three_lines_are_a_study() -> None:
     """Its data set, its grid and its results; SDEs, networks and measurements are config.yaml's."""
     whole = read(RINGS)
     assert len(whole.grid()) == 3
-    assert {dataset for _, dataset, _ in whole.figures_planned()} == {"rings"}
+    assert {dataset for _, dataset, _ in whole.cells().figures()} == {"rings"}
     assert whole.elbo.time_steps == 160
 
 

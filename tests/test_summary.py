@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from builders import DIGITS, SETTINGS, TOY, frame, images, joined, mixture, tables
+from builders import DIGITS, OF_IMAGES, SETTINGS, TOY, frame, images, joined, mixture, tables
 
 from difftime.optimum.best import optimum
 from difftime.tables.bounds import bounds, doubts, verdict
@@ -23,8 +23,13 @@ Rows = list[dict]
 # Summary
 
 
-def two_kinds() -> dict[str, pd.DataFrame]:
+def of_toy() -> dict[str, pd.DataFrame]:
     toy = mixture(lambda T: np.exp(-T), lambda t, T, seed: 0.1 * t + 0.01 * seed, [0.2, 0.6, 1.0], seeds=3, steps=2)
+    found = tables(toy)
+    return found | {"optimum": optimum(found, SETTINGS)}
+
+
+def of_digits() -> dict[str, pd.DataFrame]:
     bits = images(lambda t, T, seed, unit: 1.2 + 0.1 * unit + 0.02 * seed, [0.2, 0.6], seeds=2, units=4, steps=2)
     cell = DIGITS | {"T": 0.6, "data_digest": "a"}
     drawn = [
@@ -32,56 +37,53 @@ def two_kinds() -> dict[str, pd.DataFrame]:
         for seed in range(2)
     ]
     solved = [cell | {"seed": seed, "bpd": 1.1, "bpd_se": 0.03, "nfe": 200.0 + seed} for seed in range(2)]
-    found = tables(joined(toy, bits, {"samples": drawn, "likelihood": solved}))
-    return found | {"optimum": optimum(found, SETTINGS)}
+    found = tables(joined(bits, {"samples": drawn, "likelihood": solved}))
+    return found | {"optimum": optimum(found, OF_IMAGES)}
 
 
 def test_the_summary_has_the_quantities_of_each_kind_of_data_with_their_errors() -> None:
-    found = two_kinds()
-    rows = check(summary(found, SETTINGS), "summary", "summary")
-    row = rows.set_index(["dataset", "T", "quantity"])
-    gap = row.loc[("toy", 0.6, "gap")]
+    rows = check(summary(of_toy(), SETTINGS), "summary", "summary")
+    gap = rows.set_index(["T", "quantity"]).loc[(0.6, "gap")]
     assert (gap["mean"], gap.se, gap["median"], gap.seeds) == pytest.approx((0.07, 0.01 / math.sqrt(3), 0.07, 3))
-    bits = row.loc[("digits", 0.6, "elbo_bpd")]
+    assert "elbo_bpd" not in {*rows.quantity}
+    row = check(summary(of_digits(), OF_IMAGES), "summary", "summary").set_index(["T", "quantity"])
+    bits = row.loc[(0.6, "elbo_bpd")]
     over_images = np.std(0.1 * np.arange(4), ddof=1) / 2
     assert (bits["mean"], bits.se) == pytest.approx((1.36, math.hypot(over_images, 0.01)))
     assert bits.unit == "bits per dimension"
     # every seed draws samples of its own: their spread has the error of each in it
-    assert row.loc[("digits", 0.6, "sde:wasserstein1")].se == pytest.approx(0.05)
-    assert (row.loc[("digits", 0.6, "bpd")].se, row.loc[("digits", 0.6, "nfe")].se) == pytest.approx((0.03, 0.5))
-    assert "elbo_bpd" not in row.loc["toy"].index.unique("quantity")
+    assert row.loc[(0.6, "sde:wasserstein1")].se == pytest.approx(0.05)
+    assert (row.loc[(0.6, "bpd")].se, row.loc[(0.6, "nfe")].se) == pytest.approx((0.03, 0.5))
 
 
 def test_the_summary_has_the_optimum_of_trained_cells_and_the_parameters_of_its_cell() -> None:
-    found = two_kinds()
+    found = of_toy()
     found["training"]["parameters"] = [10 * k for k in range(len(found["training"]))]
-    rows = summary(found, SETTINGS).set_index(["dataset", "T", "quantity"])
-    best = found["optimum"][(found["optimum"].dataset == "toy") & (found["optimum"].method == "trained")].iloc[0]
-    assert rows.loc[("toy", 0.6, "kl")].T_star == best.T_star
-    assert rows.loc[("toy", 0.6, "kl")].parameters == 10
+    rows = summary(found, SETTINGS).set_index(["T", "quantity"])
+    best = found["optimum"][found["optimum"].method == "trained"].iloc[0]
+    assert rows.loc[(0.6, "kl")].T_star == best.T_star
+    assert rows.loc[(0.6, "kl")].parameters == 10
     # two times have no T* of trained cells, though one is predicted
-    assert math.isnan(rows.loc[("digits", 0.6, "elbo_bpd")].T_star)
-    assert (found["optimum"].dataset == "digits").any()
+    found = of_digits()
+    assert summary(found, OF_IMAGES).T_star.isna().all()
+    assert len(found["optimum"])
 
 
 def test_a_single_seed_has_no_error_of_a_known_density_and_that_of_the_images_else() -> None:
-    rows = joined(
-        mixture(lambda T: 1.0, lambda t, T, seed: 0.1, [0.2], seeds=1),
-        images(lambda t, T, seed, unit: 1.0 + unit, [0.2], units=3),
-    )
-    found = tables(rows) | {"optimum": frame("optimum", [])}
-    row = summary(found, SETTINGS).set_index("quantity")
-    assert math.isnan(row.loc["elbo"].se)
-    assert row.loc["elbo_bpd"].se == pytest.approx(1 / math.sqrt(3))
+    none = {"optimum": frame("optimum", [])}
+    toy = tables(mixture(lambda T: 1.0, lambda t, T, seed: 0.1, [0.2], seeds=1)) | none
+    assert math.isnan(summary(toy, SETTINGS).set_index("quantity").loc["elbo"].se)
+    digits = tables(images(lambda t, T, seed, unit: 1.0 + unit, [0.2], units=3)) | none
+    assert summary(digits, OF_IMAGES).set_index("quantity").loc["elbo_bpd"].se == pytest.approx(1 / math.sqrt(3))
 
 
-def test_a_study_of_one_kind_of_data_with_one_measurement_has_a_summary() -> None:
-    for rows in (
-        mixture(lambda T: 1.0, lambda t, T, seed: 0.1, [0.2]),
-        images(lambda t, T, seed, unit: 1.0 + unit, [0.2], units=3),
+def test_data_with_one_measurement_have_a_summary() -> None:
+    for rows, settings in (
+        (mixture(lambda T: 1.0, lambda t, T, seed: 0.1, [0.2]), SETTINGS),
+        (images(lambda t, T, seed, unit: 1.0 + unit, [0.2], units=3), OF_IMAGES),
     ):
         found = tables(rows) | {"optimum": frame("optimum", [])}
-        assert set(summary(found, SETTINGS)["T"]) == {0.2}
+        assert set(summary(found, settings)["T"]) == {0.2}
 
 
 # Bounds and doubts
@@ -114,11 +116,6 @@ def test_a_row_without_a_density_is_untested_and_counted_apart() -> None:
     assert "In 1 row more than 0.0001" in said
 
 
-def test_bounds_are_of_known_densities_alone() -> None:
-    row = DIGITS | {"T": 0.6, "seed": 0, "elbo_bpd": 1.2, "bpd": 1.1, "data_digest": "a"}
-    assert bounds(tables({"elbo": [row], "likelihood": [row]}), SETTINGS).empty
-
-
 @pytest.mark.parametrize(
     ("residual", "error", "doubted"), [(1e-7, 0.0, False), (2e-6, 0.0, True), (0.01, 0.01, False), (0.05, 0.01, True)]
 )
@@ -139,8 +136,8 @@ def test_values_that_are_not_finite_are_doubted_cell_by_cell() -> None:
     assert any("2 values of the table likelihood are not finite and in no mean" in line for line in doubts(found))
 
 
-def test_images_and_mixtures_beside_each_other_are_not_doubted_for_each_others_nulls() -> None:
-    assert doubts(two_kinds()) == []
+def test_data_are_not_doubted_for_the_nulls_of_columns_that_their_kind_has_not() -> None:
+    assert doubts(of_toy()) == doubts(of_digits()) == []
 
 
 # Table 1
@@ -168,7 +165,7 @@ def two_bounds(T: float, **changes: object) -> dict[str, Rows]:
 def made(*parts: dict[str, Rows], **settings: object) -> pd.DataFrame:
     found = tables(joined(*parts))
     found["training"] = found["training"].drop_duplicates(["dataset", "sde", "net", "T"])
-    return check(table1(found, SETTINGS | settings), "table1", "table1")
+    return check(table1(found, OF_IMAGES | settings), "table1", "table1")
 
 
 def test_table1_combines_seeds_with_the_error_of_the_images_that_they_share() -> None:
@@ -222,7 +219,7 @@ def test_the_papers_values_stand_beside_its_kind_of_data_and_sde_whatever_their_
 ) -> None:
     times = [0.2, 0.4, 0.6, 1.0]
     cells = [two_seeds(T, p_noise=name) for T in times for name in ("standard", "full")]
-    frame = made(*cells, kinds={"digits": kind}, sdes={"vp": sde})
+    frame = made(*cells, kind=kind, sdes={"vp": sde})
     published = {row.T: row for row in TABLE1 if row.dataset == "mnist"}
     for row in frame.itertuples():
         beside = shown and row.p_noise == "standard"

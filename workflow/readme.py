@@ -15,12 +15,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from difftime.support.files import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 PICTURES = ROOT / "docs" / "figures"
+TOY = RESULTS / "tables" / "toy"
 NET = "mlp-32x2"
 """The network of the paper's comparison; the others are studied for Fig. 3."""
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
@@ -33,7 +38,7 @@ def findings() -> str:
     from difftime.tables.published import T_STAR
     from difftime.tables.render import markdown_rows
 
-    best = read(RESULTS / "tables" / "optimum.parquet", "optimum").query("method == 'trained' and net == @NET")
+    best = read(TOY / "optimum.parquet", "optimum").query("method == 'trained' and net == @NET")
     rows = [
         [
             row.sde.upper(), row.p_noise, f"{row.T_star:.2f} [{row.T_star_low:.2f}, {row.T_star_high:.2f}]",
@@ -43,12 +48,31 @@ def findings() -> str:
         for row in best.itertuples()
     ]  # fmt: skip
     header = ["SDE", "p_noise", "T* [95 %]", "times apart", "paper", "loss at T* (nats)", "gain over T = 1"]
-    return markdown_rows(header, rows) + "\n" + verdict(read(RESULTS / "tables" / "bounds.parquet", "bounds"))
+    return markdown_rows(header, rows) + "\n" + verdict(read(TOY / "bounds.parquet", "bounds"))
 
 
-def of_table(name: str) -> str:
-    """A derived table as its Markdown has it."""
-    return (RESULTS / "tables" / f"{name}.md").read_text(encoding="utf-8")
+def table1() -> str:
+    from difftime.tables.paper import texts
+
+    return texts(of_every_data("table1"))[".md"]
+
+
+def cheapest() -> str:
+    from difftime.optimum.cheapest import texts
+
+    return texts(of_every_data("cheapest"))[".md"]
+
+
+def of_every_data(table: str) -> pd.DataFrame:
+    """The rows of all data sets that have such a table, in the order of the study."""
+    import pandas as pd
+
+    from difftime.study.settings import study_in
+    from difftime.tables.parquet import read
+
+    cells = study_in(RESULTS).cells()
+    places = [RESULTS / "tables" / name for name in cells.datasets() if table in cells.tables(name)]
+    return pd.concat([read(place / f"{table}.parquet", table) for place in places], ignore_index=True)
 
 
 def speed() -> str:
@@ -148,7 +172,7 @@ def main(part: str) -> None:
     if part in ("figures", "rules"):
         {"figures": figures, "rules": rules}[part]()
         return
-    text = {"findings": findings, "speed": speed}.get(part, lambda: of_table(part))()
+    text = {"findings": findings, "table1": table1, "cheapest": cheapest, "speed": speed}[part]()
     shown = [page for page in PAGES if put(text, part, page)]
     if not shown:
         raise ValueError(f"No page has the markers of {part}.")

@@ -18,15 +18,15 @@ def caption(name: str) -> str:
 def draw(name: str, table: Path, output: Path, settings: FigureSettings, dataset: str, net: str | None = None) -> None:
     """Draw the figure `name` of one data set, or of one network of it; write the PDF `output` and a PNG beside it.
 
-    `table` is the Parquet file called after the table that the figure shows. A figure that finds nothing to draw in it
-    says so in its place. Raises BadTable.
+    `table` is the Parquet file of that data set, called after the table that the figure shows. A figure that finds
+    nothing to draw in it says so in its place. Raises BadTable.
     """
     # matplotlib, seaborn and pandas take a second to import, and a plan asks for captions only
     from difftime.figures import style
     from difftime.tables.parquet import read
 
     frame = read(table, table.stem)
-    rows = frame[(frame.dataset == dataset) & ((frame.net == net) if net is not None else True)]
+    rows = frame if net is None else frame[frame.net == net]
     with style.context(settings):
         try:
             figure = import_module(f"difftime.figures.{name}").draw(rows, settings)

@@ -29,7 +29,7 @@ INTERVAL = ("T_star_low", "T_star_high", "elbo_star_se", "plateau_low", "plateau
 def optimum(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     """T* of every curve by every method: from at least three times, or from the running ELBO of at least one model.
 
-    Raises BadTable if cells of one data set were measured on different images.
+    Raises BadTable if cells were measured on different images.
     """
     rows = []
     for key, own in curves_of(tables):

@@ -1,6 +1,6 @@
 """The cheapest choice that surely loses little: the one rule for what costs less and is as good.
 
-Of all T and p_noises of a data set, an SDE and a network, a choice is `behind` the one with the best value. It is good
+Of all T and p_noises of an SDE and a network, a choice is `behind` the one with the best value. It is good
 enough if even with ERRORS = 2 standard errors more it is behind by no more than the stated loss. Of those good enough,
 the cheapest is taken, and the better one of two that cost the same. The best itself is always good enough.
 
@@ -33,27 +33,26 @@ def cheapest(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     """The choice for the ODE, by its log-likelihood or BPD, and for the SDE, by its ELBO, of every SDE and network.
 
     A choice with a value that is not finite is none; an SDE and network without any has no row. Raises BadTable if
-    cells of one data set were measured on different images.
+    cells were measured on different images.
     """
     one_set_of_images(*(tables[name] for name in MEASURED))
     loss, rows = settings["optimum"]["loss"], []
+    known = settings["kind"] == "mixture"
+    unit, sign = ("nats", 1.0) if known else ("bits per dimension", -1.0)
     for keys, own in networks(tables):
-        known = settings["kinds"][keys[0]] == "mixture"
         choices = choices_of(own)
         qualities, costs = qualities_of(own, choices, known), costs_of(own, choices)
         for model, (quality, cost) in MODELS.items():
             if quality in qualities:
-                sign = 1.0 if known else -1.0
                 here = _Choices(choices, qualities[quality], costs[cost].to_numpy(float), sign)
                 if found := here.row(np.arange(len(choices)), loss):
-                    unit = "nats" if known else "bits per dimension"
                     key = dict(zip(CURVE, keys, strict=False)) | {"model": model, "unit": unit, "loss": loss}
                     rows.append(key | found)
     return shaped(rows, "cheapest")
 
 
 def networks(tables: Tables) -> list[tuple[tuple[str, str, str], dict[str, pd.DataFrame]]]:
-    """Every data set, SDE and network with its part of the tables: one may have more seeds than another."""
+    """Every SDE and network with its part of the tables: one may have more seeds than another."""
     names = (*MEASURED, "elbo_units", "likelihood_units")
     parts = {name: parts_of(tables[name], CURVE[:3]) for name in names}
     there = dict.fromkeys(key for name in MEASURED for key in parts[name])

@@ -20,10 +20,10 @@ Tables = Mapping[str, pd.DataFrame]
 def tradeoff(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Costs and qualities of every T and p_noise; null where a quality is not measured, or not of every unit.
 
-    Raises BadTable if cells of one data set were measured on different images.
+    Raises BadTable if cells were measured on different images.
     """
     one_set_of_images(*(tables[name] for name in MEASURED))
-    parts = [_of_network(own, settings["kinds"][keys[0]] == "mixture") for keys, own in networks(tables)]
+    parts = [_measured(own, settings["kind"] == "mixture") for _, own in networks(tables)]
     if not parts:
         return shaped([], "tradeoff")
     rows = pd.concat(parts, ignore_index=True)
@@ -35,8 +35,8 @@ def tradeoff(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     return shaped(rows.to_dict("records"), "tradeoff")
 
 
-def _of_network(tables: Tables, known: bool) -> pd.DataFrame:
-    """The rows of one data set, SDE and network. `known`: its density."""
+def _measured(tables: Tables, known: bool) -> pd.DataFrame:
+    """What was measured of every choice of one SDE and network. `known`: the density of the data."""
     choices = choices_of(tables)
     frame = costs_of(tables, choices)
     for name, quality in qualities_of(tables, choices, known).items():

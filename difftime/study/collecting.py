@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from difftime.study.registry import DERIVED, FIGURES, Derived
@@ -53,9 +54,9 @@ def hold(results: Path | str) -> None:
     _held.append(descriptor)
 
 
-def parts(study: Study, results: Path, table: str) -> tuple[list[Path], list[Path]]:
-    """The files that a table is collected from: those that are there, and those that are not."""
-    paths = [results / "cells" / part for part in study.cells().files(table)]
+def parts(study: Study, results: Path, dataset: str, table: str) -> tuple[list[Path], list[Path]]:
+    """The files that a table of some data is collected from: those that are there, and those that are not."""
+    paths = [results / "cells" / part for part in study.cells().files(dataset, table)]
     return [path for path in paths if path.exists()], [path for path in paths if not path.exists()]
 
 
@@ -110,30 +111,36 @@ def save_figure(name: str, place: str, table: Path | str, settings: Mapping[str,
 
 def make_partial(results: Path) -> str:
     """Tables and figures of what there is of an unfinished study, in results/partial, and what lacks, in words."""
-    study, folder, lacking = study_in(results), results / "partial", set()
-    made: dict[str, str] = {}
-    refused: list[str] = []
-    for table in COLLECTED:
-        there, absent = parts(study, results, table)
+    study = study_in(results)
+    return "\n".join(line for dataset in study.cells().datasets() for line in _partial_of(study, results, dataset))
+
+
+def _partial_of(study: Study, results: Path, dataset: str) -> list[str]:
+    """The same of one data set: how much was made and where, and what was refused."""
+    folder, made, lacking = results / "partial", dict[str, str](), set[Path]()
+    tables, refused = folder / "tables" / dataset, list[str]()
+    planned = study.cells().tables(dataset)
+    for table in (name for name in COLLECTED if name in planned):
+        there, absent = parts(study, results, dataset, table)
         lacking |= {*absent}
         if there:
-            output = folder / "tables" / f"{table}.parquet"
+            output = tables / f"{table}.parquet"
             try:
                 save_collected(there, table, output)
                 made[table] = str(output)
             except BadTable as error:
-                refused.append(f"table {table}: {error}")
-    for entry in DERIVED.values():
-        if {*entry.needs} <= {*made}:
-            inputs = made | {name: [str(path) for path in parts(study, results, name)[0]] for name in entry.units}
-            output = folder / "tables" / f"{entry.name}.parquet"
+                refused.append(f"table {dataset}/{table}: {error}")
+    for entry in (DERIVED[name] for name in planned if name in DERIVED):
+        if entry.possible(made):
+            units = {name: [str(path) for path in parts(study, results, dataset, name)[0]] for name in entry.units}
+            output = tables / f"{entry.name}.parquet"
             try:
-                save_derived(entry, inputs, study.plain(), output)
+                save_derived(entry, made | units, study.plain(dataset), output)
                 made[entry.name] = str(output)
             except (BadTable, ValueError) as error:
-                refused.append(f"table {entry.name}: {error}")
+                refused.append(f"table {dataset}/{entry.name}: {error}")
     drawn = 0
-    for name, dataset, net in study.cells().figures():
+    for name, _, net in (one for one in study.cells().figures() if one[1] == dataset):
         if (table := FIGURES[name].table) in made:
             place = f"{dataset}/{net}" if net else dataset
             try:
@@ -141,31 +148,45 @@ def make_partial(results: Path) -> str:
                 drawn += 1
             except (BadTable, ValueError) as error:
                 refused.append(f"figure {place}/{name}: {error}")
-    save_missing(sorted(lacking), folder / "tables" / "missing.parquet")
-    lines = [f"{len(made)} tables and {drawn} figures of what there is: {folder}"]
-    lines.append(f"{len(lacking)} files of cells are missing: {folder / 'tables' / 'missing.md'}")
-    return "\n".join([*lines, *refused])
+    save_missing(sorted(lacking), tables / "missing.parquet")
+    said = f"{dataset}: {len(made)} tables and {drawn} figures of what there is, in {folder}"
+    return [f"{said}; {len(lacking)} files of cells are missing: {tables / 'missing.md'}", *refused]
 
 
 def findings(results: Path) -> str:
     """What a study found, in a few lines: T* of every curve, whether the bounds hold, what is doubtful, where to look.
 
-    Raises BadSettings, with what is missing, if the study is not complete.
+    Of several data sets, each has its lines below its name. Raises BadSettings, with what is missing, if the study is
+    not complete.
     """
+    study = study_in(results)
+    cells = study.cells()
+    wanted = {
+        dataset: [results / "tables" / dataset / f"{table}.parquet" for table in cells.tables(dataset)]
+        for dataset in cells.datasets()
+    }
+    absent = [path for name in wanted for table in COLLECTED for path in parts(study, results, name, table)[1]]
+    absent += [path for paths in wanted.values() for path in paths if not path.exists()]
+    if absent:
+        raise BadSettings(_incomplete(results, absent))
+    found = {}
+    for dataset, paths in wanted.items():
+        places = [f"{name.capitalize()}: {results / name / dataset}" for name in ("tables", "figures")]
+        found[dataset] = [*_found(paths), "   ".join(places)]
+    if len(found) == 1:
+        return "\n".join(*found.values())
+    return "\n".join(f"{dataset}\n" + indent("\n".join(lines), "  ") for dataset, lines in found.items())
+
+
+def _found(paths: Iterable[Path]) -> list[str]:
+    """What the tables of one data set say."""
     from difftime.optimum.best import said
     from difftime.tables.bounds import doubts, verdict
 
-    study, tables = study_in(results), results / "tables"
-    wanted = [tables / f"{table}.parquet" for table in study.cells().tables()]
-    absent = [path for table in COLLECTED for path in parts(study, results, table)[1]]
-    absent += [path for path in wanted if not path.exists()]
-    if absent:
-        raise BadSettings(_incomplete(results, absent))
-    frames = {path.stem: read(path, path.stem) for path in wanted}
+    frames = {path.stem: read(path, path.stem) for path in paths}
     lines = said(frames["optimum"]) if "optimum" in frames else []
     lines += [verdict(frames["bounds"])] if "bounds" in frames else []
-    lines += [f"WARNING: {doubt}" for doubt in doubts(frames)]
-    return "\n".join([*lines, f"Tables: {tables}   Figures: {results / 'figures'}"])
+    return lines + [f"WARNING: {doubt}" for doubt in doubts(frames)]
 
 
 def _incomplete(results: Path, absent: Sequence[Path]) -> str:
@@ -188,17 +209,26 @@ def suggestions(results: Path, write: Path | None) -> str:
     from difftime.study.settings import add_blocks
 
     study = study_in(results)
-    frames = {}
-    for name in (*DERIVED["optimum"].needs, *DERIVED["optimum"].units):
-        paths, absent = parts(study, results, name)
-        frames[name] = collect(paths, name)
-        if absent:
-            log.warning("WARNING: %d files of %s are missing: the suggestion is from what there is.", len(absent), name)
-    if frames["elbo"].empty and frames["curve"].empty:
+    frames = {dataset: _of_optimum(study, results, dataset) for dataset in study.cells().datasets()}
+    found = [one for dataset, own in frames.items() for one in suggest(own, study.plain(dataset))]
+    if not found:
         raise BadSettings(f"No cell in {results} has its ELBO measured yet: run snakemake first.")
-    found = suggest(frames, study.plain())
     lines = [str(one) for one in found]
     if write is not None:
         own = [block.model_dump(mode="json", exclude_unset=True) for block in study.study]
         lines.append(add_blocks(write, blocks(found, own)))
     return "\n".join(lines)
+
+
+def _of_optimum(study: Study, results: Path, dataset: str) -> dict[str, Any]:
+    """What the optimum of some data is found from, as far as it is there."""
+    frames = {}
+    for name in (*DERIVED["optimum"].needs, *DERIVED["optimum"].units):
+        paths, absent = parts(study, results, dataset, name)
+        frames[name] = collect(paths, name)
+        if absent:
+            log.warning(
+                "WARNING: %d files of %s of %s are missing: the suggestion is from what there is.",
+                len(absent), name, dataset,
+            )  # fmt: skip
+    return frames

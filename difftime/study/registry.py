@@ -1,13 +1,13 @@
 """What is measured, tabled and drawn: one entry each, read by the rules, by `collect`, by the report and by the docs.
 
 A measurement is a command, a rule and a module of `study.commands` of the same name; it leaves tables in a cell's
-folder. A derived table is a function of other tables. A figure is a module of `figures` that draws one table of one
-data set.
+folder. Those of all cells on some data are collected as one. A derived table is a function of other tables of the same
+data set. A figure is a module of `figures` that draws one of them. No table is of two data sets: nothing compares them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,10 +23,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Derived:
-    """`function`, "module:name", makes a table of {table: frame} and of the study's plain settings.
+    """`function`, "module:name", makes a table of {table: frame} and of plain settings, all of one data set.
 
-    A study without one of the tables in `needs` has no such table; those in `wants`, and the cells' `units`, are handed
-    over where the study has them, and as tables without rows where it has not.
+    A data set without one of the tables in `needs` has no such table; those in `wants`, and the cells' `units`, are
+    handed over where the data set has them, and as tables without rows where it has not.
     """
 
     name: str
@@ -36,6 +36,10 @@ class Derived:
     units: tuple[str, ...] = ()
     texts: str | None = None
     """"module:name" of what makes {".md": text, ".tex": text} of it; None: all columns as they are."""
+
+    def possible(self, there: Collection[str]) -> bool:
+        """Whether it can be made of these tables, and has something to say."""
+        return {*self.needs} <= {*there} and not {*self.needs, *self.wants}.isdisjoint(there)
 
     @property
     def module(self) -> str:
@@ -78,10 +82,12 @@ MEASUREMENTS = {
         Measurement("samples", ("samples", "modes", "histogram", "images")),
     )
 }
+MEASURED_BY = {table: one.name for one in MEASUREMENTS.values() for table in (*one.tables, *one.units)}
+"""The measurement that leaves a table in a cell."""
 TRAINING = ("training", "history")
 """The tables that `train` leaves."""
 ONLY_OF: dict[str, Literal["mixture", "images"]] = {
-    "modes": "mixture", "histogram": "mixture",
+    "modes": "mixture", "histogram": "mixture", "bounds": "mixture",
     "images": "images", "history": "images", "table1": "images",
     "elbo_units": "images", "curve_units": "images", "likelihood_units": "images",
 }  # fmt: skip

@@ -19,14 +19,13 @@ WATCHED = {"elbo": ("elbo", "elbo_bpd"), "likelihood": ("log_q_ode", "bpd"), "sa
 
 
 def bounds(tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> pd.DataFrame:
-    """ELBO <= E log q <= -entropy for the reverse SDE, row by row, of known densities.
+    """ELBO <= E log q <= -entropy for the reverse SDE, row by row, of a known density.
 
     `tolerance` is the numerical error of log_q_sde plus that of the decomposition, and four standard errors of the
-    ELBO where it is a Monte Carlo estimate. A row is untested where the ELBO or the density is not known.
+    ELBO where it is a Monte Carlo estimate. A row is untested where the ELBO or the density of the SDE is not known.
     """
     keys = [*CURVE, "T", "seed"]
-    elbo = tables["elbo"][tables["elbo"].entropy.notna()]
-    both = elbo.merge(
+    both = tables["elbo"].merge(
         tables["likelihood"][[*keys, "log_q_sde", "log_q_sde_error", "log_q_sde_lost"]], on=keys, validate="one_to_one"
     )
     tolerance = both.log_q_sde_error + both.residual.abs() + 4 * both.elbo_se
@@ -77,13 +76,10 @@ def _not_finite(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         frame = tables.get(table)
         if frame is None or frame.empty:
             continue
-        lost = pd.Series(False, frame.index)
-        # of images one column is null, of mixtures another: a data set that has a column has it of every row
-        for column in columns:
-            of_data = frame[column].notna().groupby(frame.dataset).transform("any")
-            lost |= of_data & ~np.isfinite(frame[column].astype(float))
-        of_none = ~frame[[*columns]].notna().any(axis=1).groupby(frame.dataset).transform("any")
-        for keys, cell in frame[lost | of_none].groupby(CELL, sort=False):
+        # of images one column is null, of mixtures another: data that have a column have it of every row
+        had = [column for column in columns if frame[column].notna().any()] or [*columns]
+        lost = ~np.isfinite(frame[had].astype(float)).all(axis=1)
+        for keys, cell in frame[lost].groupby(CELL, sort=False):
             seeds = f"{cell.seed.nunique()} of {frame[_of(frame, keys)].seed.nunique()} seeds"
             found.append(f"{_name(keys)}: the table {table} has values that are not finite, of {seeds}.")
         if "failed" in frame:

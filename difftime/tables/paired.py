@@ -140,12 +140,10 @@ def difference(value: pd.Series | None, reference: pd.Series | None) -> Estimate
 
 
 def one_set_of_images(*measured: pd.DataFrame) -> None:
-    """Raise BadTable if cells of one data set were measured on different images."""
+    """Raise BadTable if cells of a data set were measured on different images."""
     known = pd.concat([frame.loc[frame.data_digest.notna(), ["dataset", "data_digest"]] for frame in measured])
-    digests = known.groupby("dataset").data_digest.nunique()
-    if (digests > 1).any():
-        names = ", ".join(digests.index[digests > 1])
+    if known.data_digest.nunique() > 1:
         raise BadTable(
-            f"The images of {names} changed between the measurements: their tables hold several data_digest. Delete "
-            "the cells of that data set and run again."
+            f"The images of {known.dataset.iloc[0]} changed between the measurements: their tables hold several "
+            "data_digest. Delete the cells of that data set and run again."
         )

@@ -25,18 +25,15 @@ QUANTITIES = {
 
 
 def summary(tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> pd.DataFrame:
-    """A row for every curve, T and quantity, of mixtures first."""
+    """A row for every quantity, curve and T."""
     rows = []
-    for family, quantities in QUANTITIES.items():
-        known = family == "mixture"
-        for table, columns in quantities.items():
-            mixtures = tables[table].dataset.map(lambda name: settings["kinds"][name] == "mixture").astype(bool)
-            own = tables[table][mixtures == known]
-            groups = parts_of(own, "sampler") if table == "samples" else {"": own}
-            for sampler, part in groups.items():
-                prefix = f"{sampler}:" if sampler else ""
-                for column in columns:
-                    rows += _rows(part, table, column, prefix, known)
+    known = settings["kind"] == "mixture"
+    for table, columns in QUANTITIES["mixture" if known else "images"].items():
+        groups = parts_of(tables[table], "sampler") if table == "samples" else {"": tables[table]}
+        for sampler, part in groups.items():
+            prefix = f"{sampler}:" if sampler else ""
+            for column in columns:
+                rows += _rows(part, table, column, prefix, known)
     frame = pd.DataFrame(rows, columns=[*CHOICE, "quantity", "unit", "mean", "se", "median", "seeds", "finite"])
     best = tables["optimum"][tables["optimum"].method == "trained"]
     frame = frame.merge(best[[*CURVE, "T_star", "T_star_low", "T_star_high"]], on=CURVE, how="left")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from clones import LINE, ROOT, Clone, clone_of
+from clones import LINE, ROOT, STUDY, Clone, clone_of
 
 from difftime.study.registry import MEASUREMENTS
 
@@ -110,7 +110,7 @@ def mine(folder: Path) -> None:
 
 
 def same_elbo(one: Path, other: Path) -> bool:
-    return (one / "tables/elbo.parquet").read_bytes() == (other / "tables/elbo.parquet").read_bytes()
+    return (one / "tables/toy/elbo.parquet").read_bytes() == (other / "tables/toy/elbo.parquet").read_bytes()
 
 
 def test_a_study_can_be_started_from_another_folder(line, tmp_path: Path) -> None:
@@ -134,9 +134,18 @@ def test_results_in_the_home_folder_are_found_there(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     clone.snakemake("--cores", "1", HOME=str(home))
-    assert (home / "my results" / "tables" / "elbo.parquet").exists()
+    assert (home / "my results" / "tables" / "toy" / "elbo.parquet").exists()
     assert not (clone.path / "~").exists()
     assert difftime(clone, "show", home / "my results").returncode == 0
+
+
+def test_what_was_found_is_said_data_set_by_data_set_below_its_name(finished) -> None:
+    lines = difftime(finished, "show", finished.results).stdout.splitlines()
+    assert [line for line in lines if not line.startswith("  ")] == [*STUDY["datasets"]]
+    places = [line for line in lines if line.startswith("  Tables: ")]
+    assert len(places) == len(STUDY["datasets"])
+    for dataset, line in zip(STUDY["datasets"], places, strict=True):
+        assert line.split("   ")[0].endswith(f"tables/{dataset}")
 
 
 # Two at once
@@ -151,7 +160,7 @@ def test_a_second_snakemake_says_that_another_writes_there_and_touches_nothing(l
     )  # fmt: skip
     try:
         assert holder.stdout.readline() == "held\n"
-        (line.results / "tables" / "elbo.parquet").unlink()
+        (line.results / "tables" / "toy" / "elbo.parquet").unlink()
         before = snapshot(line.results)
         for clone in (line, other):
             run = clone.snakemake("--cores", "1", check=False)
@@ -165,7 +174,7 @@ def test_a_second_snakemake_says_that_another_writes_there_and_touches_nothing(l
         holder.kill()
         holder.communicate()
     line.snakemake("--cores", "1")
-    assert (line.results / "tables" / "elbo.parquet").exists()
+    assert (line.results / "tables" / "toy" / "elbo.parquet").exists()
 
 
 def test_two_clones_with_one_results_folder(tmp_path: Path) -> None:
@@ -210,16 +219,18 @@ def test_one_diverged_cell_leaves_the_rest_of_the_study(tmp_path: Path) -> None:
     wild = "dataset=wild/sde=vp/net=mlp-16x1/T=0.5"
     assert "diverged" in (clone.results / "logs" / wild / "train.log").read_text().lower()
     partial = clone.results / "partial"
-    assert pq.ParquetFile(partial / "tables/elbo.parquet").read()["dataset"].unique().to_pylist() == ["toy"]
+    assert pq.ParquetFile(partial / "tables/toy/elbo.parquet").read()["dataset"].unique().to_pylist() == ["toy"]
     assert [*(partial / "figures").rglob("*.pdf")]
-    missing = pq.ParquetFile(partial / "tables/missing.parquet").read().to_pylist()
+    missing = pq.ParquetFile(partial / "tables/wild/missing.parquet").read().to_pylist()
     assert {row["dataset"] for row in missing} == {"wild"}
     assert {row["file"] for row in missing} >= {"elbo.parquet", "training.parquet"}
     shown = difftime(clone, "show", clone.results, check=False)
     assert shown.returncode == 1
     assert f"cells/{wild}/elbo.parquet" in shown.stderr
     assert str(partial) in shown.stderr
-    assert not (clone.results / "tables" / "elbo.parquet").exists()
+    # the other data have all of theirs
+    assert (clone.results / "tables" / "toy" / "summary.parquet").exists()
+    assert not (clone.results / "tables" / "wild").exists()
 
 
 # Locales
@@ -234,7 +245,9 @@ def test_a_locale_that_is_not_utf8_changes_no_byte(line, tmp_path: Path) -> None
     (clone.path / "study.yaml").write_text("# Größe\n" + yaml.safe_dump(LINE, allow_unicode=True), encoding="utf-8")
     results = clone.results
     clone.snakemake("--cores", "1", **ASCII)
-    names = [path.relative_to(line.results) for path in (line.results / "tables").iterdir() if "runs" not in path.name]
+    names = [
+        path.relative_to(line.results) for path in (line.results / "tables/toy").iterdir() if "runs" not in path.name
+    ]
     assert names
     for name in names:
         assert (results / name).read_bytes() == (line.results / name).read_bytes(), name

@@ -1,10 +1,14 @@
-"""Every study that ships can be planned, on one machine and on a cluster, where small jobs are grouped."""
+"""Every study that ships can be planned, on one machine and on a cluster, where small jobs are grouped.
+
+And no table or figure waits for jobs of data that it does not show.
+"""
 
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from clones import RESULTS, STUDY, clone_of
 
 STUDIES = sorted(path.stem for path in (Path(__file__).parents[2] / "config").glob("*.yaml"))
 
@@ -33,3 +37,33 @@ def test_a_network_s_own_resources_go_before_those_of_its_data(fresh: Path) -> N
         for rule in ("train", "elbo")
         for net, memory, minutes in (("unet-16", "5000", "40"), ("large", "9000", "90"))
     }
+
+
+def jobs_of(plan: str) -> list[tuple[str, str]]:
+    """The rule of every planned job, and the data set that it is of."""
+    jobs = re.findall(r"^( *)(?:local)?rule (\w+):\n((?:\1    .*\n)+)", plan, re.MULTILINE)
+    of = [re.search(r"wildcards: (?:dataset|place)=([^,/\n]+)", text) for _, _, text in jobs]
+    return [(rule, found[1] if found else "") for (_, rule, _), found in zip(jobs, of, strict=True)]
+
+
+def test_no_table_or_figure_waits_for_a_job_of_other_data(tmp_path: Path) -> None:
+    """Fault 18: each figure needed all jobs of the study, images included.
+
+    All targets of a data set are planned at once: where none of these jobs is of other data, none of one target is.
+    """
+    clone = clone_of(tmp_path / "clone", STUDY)
+    made = f"{RESULTS}/(?:tables|figures)/[^,;\n]*"
+    whole = clone.plan()
+    targets = {*re.findall(rf"{made}\.(?:parquet|pdf)", whole)}
+    seen: list[tuple[str, str]] = []
+    for dataset in STUDY["datasets"]:
+        own = sorted(path for path in targets if path.split("/")[2] == dataset)
+        assert {path.split("/")[1] for path in own} == {"tables", "figures"}
+        run = clone.run("snakemake", "--dry-run", "--forceall", *own, "--configfile", "study.yaml")
+        jobs = jobs_of(run.stdout)
+        assert {of for _, of in jobs} == {dataset}
+        assert {"cell", "train", "elbo", "collect", "table", "figure"} <= {rule for rule, _ in jobs}
+        seen += jobs
+    # no job is shared, and together they are those of the whole study
+    study = [job for job in jobs_of(whole) if job[1]]
+    assert sorted(seen) == sorted(study)

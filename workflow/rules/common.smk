@@ -50,6 +50,7 @@ GRID = STUDY.cells()
 RESULTS = STUDY.results
 PLACE = "dataset={dataset}/sde={sde}/net={net}/T={T}"
 CELL = f"{RESULTS}/cells/{PLACE}"
+TABLES = f"{RESULTS}/tables/{{dataset}}"
 MEASURED = [*MEASUREMENTS, *(f"noise_{name}" for name in FITTED)]
 LOG = f"{RESULTS}/logs/{PLACE}"
 BENCHMARK = f"{RESULTS}/benchmarks/{PLACE}"
@@ -184,9 +185,10 @@ def fitted(wildcards):
 
 
 def resource(wildcards, name, usual):
-    """What a network, or else the data set, says of a job's resources; collecting jobs and mixtures take the usual."""
-    net = STUDY.nets.get(getattr(wildcards, "net", ""))
-    data = STUDY.datasets.get(getattr(wildcards, "dataset", ""))
+    """What the network of a cell, or else its data, say of a job's resources; mixtures and other jobs take the usual."""
+    if not hasattr(wildcards, "net"):
+        return usual
+    net, data = STUDY.nets[wildcards.net], STUDY.datasets[wildcards.dataset]
     return asked_for(data, net, name, usual)
 
 
@@ -219,23 +221,33 @@ def small(wildcards):
 
 
 def cell_tables(wildcards):
-    """The tables of single cells that a study's table is collected from."""
-    return [f"{RESULTS}/cells/{part}" for part in GRID.files(wildcards.table)]
+    """The tables of single cells that a table is collected from."""
+    files = GRID.files(wildcards.dataset, wildcards.table)
+    return [f"{RESULTS}/cells/{part}" for part in files]
 
 
 def derived_from(wildcards):
     """The tables, by their names, that a derived table is made from, and the cells' values of each image."""
-    entry, planned = DERIVED[wildcards.table], GRID.tables()
+    entry, dataset = DERIVED[wildcards.table], wildcards.dataset
+    planned = GRID.tables(dataset)
     tables = [name for name in (*entry.needs, *entry.wants) if name in planned]
     units = {
-        name: [f"{RESULTS}/cells/{part}" for part in GRID.files(name)]
+        name: [f"{RESULTS}/cells/{part}" for part in GRID.files(dataset, name)]
         for name in entry.units
     }
-    return {name: f"{RESULTS}/tables/{name}.parquet" for name in tables} | units
+    return {
+        name: f"{RESULTS}/tables/{dataset}/{name}.parquet" for name in tables
+    } | units
 
 
 def figure_table(wildcards):
-    return f"{RESULTS}/tables/{FIGURES[wildcards.figure].table}.parquet"
+    dataset, table = wildcards.place.partition("/")[0], FIGURES[wildcards.figure].table
+    return f"{RESULTS}/tables/{dataset}/{table}.parquet"
+
+
+def plain_of(wildcards):
+    """What a derived table is told of the study."""
+    return STUDY.plain(wildcards.dataset)
 
 
 def made_by(wildcards):
@@ -258,8 +270,9 @@ def drawn_by(wildcards):
 def in_report(table):
     """A table's HTML page, which Snakemake's report shows."""
     return report(
-        f"{RESULTS}/tables/{table}.html",
+        f"{TABLES}/{table}.html",
         caption="../report/table.rst",
         category="Tables",
+        subcategory="{dataset}",
         labels={"table": table},
     )

@@ -2,11 +2,11 @@ rule collect:
     input:
         parts=cell_tables,
     output:
-        parquet=f"{RESULTS}/tables/{{table}}.parquet",
-        markdown=f"{RESULTS}/tables/{{table}}.md",
+        parquet=f"{TABLES}/{{table}}.parquet",
+        markdown=f"{TABLES}/{{table}}.md",
         html=in_report("{table}"),
     log:
-        f"{RESULTS}/logs/collect-{{table}}.log",
+        f"{RESULTS}/logs/tables/{{dataset}}/{{table}}.log",
     wildcard_constraints:
         table="|".join(COLLECTED),
     conda:
@@ -24,12 +24,12 @@ rule table:
     input:
         unpack(derived_from),
     output:
-        parquet=f"{RESULTS}/tables/{{table}}.parquet",
-        markdown=f"{RESULTS}/tables/{{table}}.md",
-        tex=f"{RESULTS}/tables/{{table}}.tex",
+        parquet=f"{TABLES}/{{table}}.parquet",
+        markdown=f"{TABLES}/{{table}}.md",
+        tex=f"{TABLES}/{{table}}.tex",
         html=in_report("{table}"),
     log:
-        f"{RESULTS}/logs/{{table}}.log",
+        f"{RESULTS}/logs/tables/{{dataset}}/{{table}}.log",
     wildcard_constraints:
         table="|".join(DERIVED),
     conda:
@@ -38,7 +38,7 @@ rule table:
         mem_mb=memory,
         runtime=minutes,
     params:
-        settings=STUDY.plain(),
+        settings=plain_of,
         code=made_by,
     script:
         "../scripts/table.py"
@@ -76,7 +76,11 @@ rule figure:
 rule tables:
     input:
         f"{RESULTS}/study.json",
-        expand(f"{RESULTS}/tables/{{table}}.parquet", table=GRID.tables()),
+        [
+            f"{RESULTS}/tables/{dataset}/{table}.parquet"
+            for dataset in GRID.datasets()
+            for table in GRID.tables(dataset)
+        ],
 
 
 rule figures:

@@ -47,7 +47,17 @@ Whole = Annotated[int, Field(ge=0), NotBool]
 Count = Annotated[int, Field(ge=1), NotBool]
 AtLeast2 = Annotated[int, Field(ge=2), NotBool]
 """How many are needed for a standard error."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=200)]
+
+
+def _text(value: Any) -> Any:
+    """Say what makes a text of a name such as on, 1 or 2026-01-01, which YAML takes for yes, a number and a date."""
+    if not isinstance(value, str):
+        raise ValueError("must be a text, which YAML took for something else: put the name in quotes")
+    return value
+
+
+Text = BeforeValidator(_text)
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=200), Text]
 """A folder is named by it, and has no longer name than 255 bytes on most systems."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from difftime.study.settings.base import Info, Listed, Positive, Settings
+from difftime.study.settings.base import Info, Listed, Positive, Settings, Text
 from difftime.study.settings.images import IMAGE_KINDS
 from difftime.study.settings.measures import Measure
 from difftime.study.settings.sdes import epsilon_of
@@ -41,7 +41,7 @@ def _short(T: float) -> float:
     return T
 
 
-Known = Annotated[str, AfterValidator(_defined)]
+Known = Annotated[str, AfterValidator(_defined), Text]
 Time = Annotated[Positive, AfterValidator(_short), AfterValidator(_past_epsilon)]
 
 

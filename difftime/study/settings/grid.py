@@ -43,49 +43,51 @@ class Grid:
     def family(self, dataset: str) -> Family:
         return family(self.kinds[dataset])
 
-    def measured(self, measure: str | None, only: Family | None = None) -> list[str]:
-        """The names of the cells that are measured so, or of all; of both kinds of data, or only of one."""
-        return [
-            cell_name(keys)
-            for keys, block in grid(self.study)
-            if measure in (None, *block.measure) and only in (None, self.family(keys["dataset"]))
-        ]
+    def cells(self, dataset: str) -> list[tuple[dict[str, str], Block]]:
+        """The key columns of the cells on some data, and the block that each is from."""
+        return [(keys, block) for keys, block in grid(self.study) if keys["dataset"] == dataset]
 
-    def parts(self, table: str) -> list[str]:
-        """The names of the cells whose folders hold a table: a collected one, or one of single images."""
-        only = registry.ONLY_OF.get(table)
-        if table == "history":
-            return [cell_name(keys) for keys, _ in grid(self.study) if self._has_history(keys)]
+    def parts(self, dataset: str, table: str) -> list[str]:
+        """The names of the cells on some data whose folders hold a table: a collected one, or one of single images.
+
+        Raises BadSettings for a data set that no cell is on, and for a table that no cell can have.
+        """
+        if dataset not in self.datasets():
+            raise BadSettings(f"No cell is on data called {dataset}; there are cells on {', '.join(self.datasets())}.")
         if table in (*registry.TRAINING, "runs"):
-            return self.measured(None, only)
-        for measurement in registry.MEASUREMENTS.values():
-            if table in (*measurement.tables, *measurement.units):
-                return self.measured(measurement.name, only)
-        raise BadSettings(f"No cell has a table called {table}; the tables of cells are {', '.join(COLLECTED)}.")
+            measure = None
+        elif (measure := registry.MEASURED_BY.get(table)) is None:
+            raise BadSettings(f"No cell has a table called {table}; the tables of cells are {', '.join(COLLECTED)}.")
+        cells = self.cells(dataset) if self._has(dataset, table) else []
+        without = self.pretrained if table == "history" else ()
+        return [
+            cell_name(keys) for keys, block in cells
+            if measure in (None, *block.measure) and keys["net"] not in without
+        ]  # fmt: skip
 
-    def _has_history(self, keys: dict[str, str]) -> bool:
-        return self.family(keys["dataset"]) == registry.ONLY_OF["history"] and keys["net"] not in self.pretrained
+    def _has(self, dataset: str, table: str) -> bool:
+        """Whether data of this kind have such a table."""
+        return registry.ONLY_OF.get(table) in (None, self.family(dataset))
 
-    def files(self, table: str) -> list[str]:
+    def files(self, dataset: str, table: str) -> list[str]:
         """The files below `cells/` that a table is collected from. Of `runs` there is one per command and cell."""
         if table == "runs":
-            return [f"{cell}/run_{run}.parquet" for cell, run in self._runs()]
-        return [f"{cell}/{table}.parquet" for cell in self.parts(table)]
+            return [f"{cell}/run_{run}.parquet" for cell, run in self._runs(dataset)]
+        return [f"{cell}/{table}.parquet" for cell in self.parts(dataset, table)]
 
-    def _runs(self) -> Iterator[tuple[str, str]]:
-        """Every cell and command that leaves a record in it."""
-        for keys, block in grid(self.study):
-            fitted = [f"noise_{name}" for name in self.p_noise[keys["dataset"]] if name in FITTED]
+    def _runs(self, dataset: str) -> Iterator[tuple[str, str]]:
+        """Every cell on some data, and every command that leaves a record in it."""
+        fitted = [f"noise_{name}" for name in self.p_noise[dataset] if name in FITTED]
+        for keys, block in self.cells(dataset):
             trained = [] if keys["net"] in self.pretrained else ["train"]
             for run in (*trained, *fitted, *block.measure):
                 yield cell_name(keys), run
 
-    def tables(self) -> list[str]:
-        """The tables of the whole study: those collected from its cells, and what is made of these."""
-        there = [table for table in COLLECTED if self.parts(table)]
-        families = {self.family(dataset) for dataset in self.datasets()}
+    def tables(self, dataset: str) -> list[str]:
+        """The tables of a data set: those collected from its cells, and what is made of these."""
+        there = [table for table in COLLECTED if self.parts(dataset, table)]
         for name, derived in registry.DERIVED.items():
-            if {*derived.needs} <= {*there} and registry.ONLY_OF.get(name) in (None, *families):
+            if derived.possible(there) and self._has(dataset, name):
                 there.append(name)
         return there
 

@@ -169,37 +169,27 @@ class Study(Settings):
         """What is known beforehand of the cells on some data, or of those with one network."""
         return self.cells().facts(dataset, net)
 
-    def parts(self, table: str) -> list[str]:
-        """The names of the cells whose folders hold a table."""
-        return self.cells().parts(table)
-
-    def tables_planned(self) -> list[str]:
-        """The tables of the whole study, each after the ones it is made of."""
-        return self.cells().tables()
-
-    def figures_planned(self) -> list[tuple[str, str, str | None]]:
-        """Every figure with its data set, and with its network or None."""
-        return self.cells().figures()
-
-    def plain(self) -> dict[str, Any]:
-        """What the derived tables are told of the study."""
-        cells = self.cells()
-        sdes = dict.fromkeys(name for block in self.study for name in block.sde)
+    def plain(self, dataset: str) -> dict[str, Any]:
+        """What the derived tables of some data are told of the study: nothing that belongs to other data."""
         return {
             "seed": self.seed,
             "optimum": self.optimum.model_dump(mode="json"),
-            "kinds": cells.kinds,
-            "sdes": {name: self.sdes[name].kind for name in sdes},
-            "p_noise": {name: [*noises] for name, noises in cells.p_noise.items()},
-            "pretrained": [name for name in self.pretrained() if any(name in block.net for block in self.study)],
+            "kind": self.datasets[dataset].kind,
+            "sdes": self._kinds_of_sdes(dataset),
+            "pretrained": [name for name in self.cells().nets(dataset) if name in self.pretrained()],
         }
+
+    def _kinds_of_sdes(self, dataset: str) -> dict[str, str]:
+        """The SDEs that some data meet, and the kind of each."""
+        names = dict.fromkeys(sde for block in self.study if dataset in block.dataset for sde in block.sde)
+        return {name: self.sdes[name].kind for name in names}
 
     def style(self, dataset: str) -> dict[str, Any]:
         """What a figure of some data is told of the study: its size, and the kinds of the data and of the SDEs."""
         look = {"width": self.figures.width, "font_size": self.figures.font_size}
         data = self.datasets[dataset]
         paper_data = published.TOY.items() <= data.model_dump().items()
-        return look | {"sdes": self.plain()["sdes"], "kind": data.kind, "paper_data": paper_data}
+        return look | {"sdes": self._kinds_of_sdes(dataset), "kind": data.kind, "paper_data": paper_data}
 
     def noises(self, dataset: str) -> tuple[NoiseName, ...]:
         """Where the reverse process of the cells on some data starts."""
