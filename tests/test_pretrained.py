@@ -233,16 +233,18 @@ def test_a_perfect_model_has_the_true_bits_and_draws_the_data(
     assert (folder / "training.parquet").exists()
 
 
-def of_the_library(model: ForeignModel, data: Path, T: float, times: int, pairs: int) -> torch.Tensor:
-    """Bits per dimension [p_noises, times, images] by the library, from the random numbers of a cell."""
+def of_the_library(
+    model: ForeignModel, data: Path, T: float, times: int, pairs: int, name: str = "mine"
+) -> torch.Tensor:
+    """Bits per dimension [p_noises, times, images] by the library, from the random numbers of a cell on these data."""
     images = load_images("npz", path=data, channels=None, test_share=None)
     index, mean_cov = torch.arange(len(images.test)), model.scale.moments(moments(images.train))
-    u = [torch.rand(model.shape, generator=stream("0/mine", "dequantisation", 0, i)) for i in index.tolist()]
+    u = [torch.rand(model.shape, generator=stream(f"0/{name}", "dequantisation", 0, i)) for i in index.tolist()]
     x0 = model.scale.dequantised(images.test, torch.stack(u)).flatten(1)
     noises = noises_at(["standard", "matched"], model.sde, mean_cov.mean, mean_cov.covariance.diagonal())
     at = T * torch.arange(1, times + 1, dtype=torch.float64) / times
     found = running_elbo(
-        model.score, model.sde, noises, at, x0, T, model.epsilon, seeds=["0/mine/0"], indices=index, pairs=pairs,
+        model.score, model.sde, noises, at, x0, T, model.epsilon, seeds=[f"0/{name}/0"], indices=index, pairs=pairs,
         end_pairs=2, batch=256,
     )  # fmt: skip
     return model.scale.bits_per_dimension(found.elbo_x0[:, 0], model.d)
