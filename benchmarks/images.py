@@ -80,7 +80,7 @@ def trained(cell: Cell, problem: ImageProblem) -> Trained:
     """As the command `train` does it, without its files."""
     return train(
         problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=recipe(cell, 60),
-        seeds=problem.seeds, name=cell.name, cell=problem.digest,
+        seeds=problem.seeds, name=cell.name, identity={"cell": problem.digest},
     )  # fmt: skip
 
 

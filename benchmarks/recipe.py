@@ -14,11 +14,9 @@ import math
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from difftime.diffusion.sde import standard_noise
@@ -27,9 +25,9 @@ from difftime.measures.image_elbo import image_elbo, over_images
 from difftime.study.cell import ImageProblem, build, recipe
 from difftime.study.commands.common import dequantised, measured_images
 from difftime.study.settings import Cell, read_study
+from difftime.tables.render import markdown_rows
 from difftime.training.train import Trained, train
 
-ROOT = Path(__file__).parent.parent
 IMAGES, PAIRS = 256, 4
 OWN = "the default study"
 ADAM = {"optimiser": "adam", "learning_rate": 1e-2}
@@ -65,10 +63,8 @@ class Result:
 
 
 def cell(training: dict[str, Any], network: dict[str, Any]) -> Cell:
-    settings = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    settings["datasets"]["mnist5k"]["training"] |= training
-    settings["nets"]["unet-16"] |= network
-    return read_study(settings, "config.yaml").cell("mnist5k", "vp", "unet-16", "0.6")
+    changes = {"datasets": {"mnist5k": {"training": training}}, "nets": {"unet-16": network}}
+    return read_study(overrides=changes).cell("mnist5k", "vp", "unet-16", "0.6")
 
 
 def trained(own: Cell, steps: int) -> tuple[ImageProblem, Trained, float]:
@@ -78,7 +74,7 @@ def trained(own: Cell, steps: int) -> tuple[ImageProblem, Trained, float]:
     start = time.process_time()
     result = train(
         problem.score, problem.training(), T=own.T, epsilon=problem.epsilon, recipe=recipe(own, 60),
-        seeds=problem.seeds, name=own.name, cell=problem.digest,
+        seeds=problem.seeds, name=own.name, identity={"cell": problem.digest},
     )  # fmt: skip
     return problem, result, time.process_time() - start
 

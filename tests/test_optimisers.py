@@ -83,3 +83,18 @@ def test_a_models_step_does_not_depend_on_the_others() -> None:
     )
     for one, other in zip(both.parameters(), alone.parameters(), strict=True):
         assert torch.allclose(one[:1], other, rtol=1e-5, atol=1e-7)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rate", [0.01, torch.tensor(0.01)])
+def test_adams_step_does_not_depend_on_how_a_gradient_lies_in_memory(rate: float | Tensor) -> None:
+    """Autograd gives that of a convolution in channels_last, or not, as its kernel pleases."""
+    gradient, found = torch.randn(8, 6, 3, 3, generator=stream("gradient")), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        weight = torch.ones(8, 6, 3, 3).to(memory_format=torch.channels_last)
+        moments = [[torch.zeros_like(weight)] for _ in range(2)]
+        adam(network(["a"]), [weight], [gradient.to(memory_format=layout)], moments, torch.ones(()), rate)
+        found.append(weight)
+        # Kingma and Ba, their first step
+        assert torch.allclose(weight, 1 - 0.01 * gradient / (gradient.abs() + 1e-8), atol=1e-6)
+    assert torch.equal(*found)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import site
 import subprocess
 import sys
@@ -85,8 +87,27 @@ def test_the_sdist_builds_the_wheel_of_the_clone(wheel: Path, tmp_path: Path) ->
     assert build("wheel", ROOT, tmp_path).read_bytes() == wheel.read_bytes()
 
 
+def test_a_container_has_the_code_of_the_clone(wheel: Path, tmp_path: Path) -> None:
+    """The wheel of what the Containerfile copies, and of nothing else."""
+    for line in re.findall(r"^COPY (.+)$", (ROOT / "Containerfile").read_text(encoding="utf-8"), re.MULTILINE):
+        *sources, target = line.split()
+        for source in map(ROOT.joinpath, sources):
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, tmp_path / target / (source.name if source.is_file() else ""))
+    (tmp_path / "built").mkdir()
+    assert build("wheel", tmp_path, tmp_path / "built").read_bytes() == wheel.read_bytes()
+
+
 def test_a_study_can_be_started_from_the_sdist(unpacked: Path) -> None:
-    parts = ["Snakefile", "config.yaml", "workflow/rules", "config/smoke.yaml", "tests", "constraints.txt"]
+    parts = [
+        "Snakefile",
+        "config.yaml",
+        "workflow/Snakefile",
+        "workflow/rules",
+        "config/smoke.yaml",
+        "tests",
+        "constraints.txt",
+    ]
     assert all((unpacked / part).exists() for part in parts)
 
 

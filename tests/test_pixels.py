@@ -15,7 +15,7 @@ from difftime.diffusion.mixture import Mixture, nodes
 from difftime.diffusion.p_noise import kl_bracket
 from difftime.diffusion.sde import SDE, VE, VP, Gaussian, matched_noise, standard_noise
 from difftime.images.pixels import bits_per_dimension, flip, marginals, mean_variance, moments, scaled
-from difftime.images.readers import mnist5k
+from difftime.images.readers.mnist5k import read as mnist5k
 
 
 def pixels(*shape: int, seed: int = 0) -> np.ndarray:

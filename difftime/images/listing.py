@@ -15,7 +15,7 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,17 +32,26 @@ def listing(path: Path) -> str:
     if zipfile.is_zipfile(path):  # an .npz, which holds a checksum of every array
         with zipfile.ZipFile(path) as archive:
             return _digest([(one.filename, one.file_size, one.CRC) for one in archive.infolist()])
-    files = [file for file in _files(path) if file.exists()]  # what a reader finds to lack is said where it is read
-    stats = [(str(file), file.stat()) for file in files]
+    return remembered(path, lambda: _digest([(str(file.relative_to(path)), _content(file)) for file in _there(path)]))
+
+
+def remembered(path: Path, find: Callable[[], str], what: str = "content") -> str:
+    """What `find` says of the files at a path, a text in ASCII; it is asked only after one of them has changed."""
+    stats = [(str(file), file.stat()) for file in _there(path)]
     times = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats]
-    place = _caches() / _digest([str(path.resolve()), times])
+    place = _caches() / _digest([str(path.resolve()), times, what])
     with suppress(OSError):
         return place.read_text(encoding="ascii")
-    found = _digest([(str(file.relative_to(path)), _content(file)) for file in files])
+    found = find()
     if time.time() - max((stat.st_ctime for _, stat in stats), default=0.0) > SETTLED:
-        with suppress(OSError), atomic(place) as temporary:  # what is not remembered is read again
+        with suppress(OSError), atomic(place) as temporary:  # what is not remembered is found again
             temporary.write_text(found, encoding="ascii")
     return found
+
+
+def _there(path: Path) -> list[Path]:
+    """The files that exist; what a reader finds to lack is said where it is read."""
+    return [file for file in _files(path) if file.exists()]
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -15,9 +15,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
+from difftime.images.mapped import Images, blocks
 from difftime.images.pixels import LEVELS, SCALE
 
 GREY = 1 / SCALE
@@ -25,7 +26,7 @@ GREY = 1 / SCALE
 OUTSIDE = 1e-3
 """The share of N(0, 1)."""
 UNDERFLOW = 30
-"""Standard deviations of its diffused N(0, 1) beyond which no density is computed: a pixel there counts as one of it."""
+"""Diffused standard deviations of N(0, 1) beyond which no density is computed: a pixel there is taken for its own."""
 
 
 def _normal_density(u: Tensor) -> Tensor:
@@ -47,9 +48,12 @@ class PixelPrior:
     white: float
 
     @classmethod
-    def of(cls, images: UInt8[Tensor, "n C H W"]) -> PixelPrior:
+    def of(cls, images: Images) -> PixelPrior:
         """From all pixels of all images."""
-        return cls(*((images == level).double().mean().item() for level in (0, LEVELS - 1)))
+        counts = [
+            [torch.count_nonzero(part == level).item() for level in (0, LEVELS - 1)] for part in blocks(images, 1024)
+        ]
+        return cls(*(sum(level) / math.prod(images.shape) for level in zip(*counts, strict=True)))
 
     def noise(self, x: Float[Tensor, "*points d"], alpha: Tensor, sigma: Tensor) -> Float[Tensor, "*points d"]:
         """E[z | x_t], pixel by pixel, in float64: a level takes differences of nearly equal numbers.

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
+from difftime.images.mapped import Images, blocks
+
 LEVELS = 256
 SCALE = LEVELS / 2
 """Grey levels per unit of the scaled data: [0, 256] becomes [-1, 1]."""
@@ -45,18 +47,18 @@ class Moments(NamedTuple):
     covariance: Float[Tensor, "d d"]
 
 
-def moments(images: UInt8[Tensor, "n C H W"], block: int = 2048) -> Moments:
+def moments(images: Images, block: int = 2048) -> Moments:
     """The moments of x = (k + u) / 128 - 1 over the images k (each with weight 1/n) and over u, without sampling.
 
     u adds 1/256 to the means and (1/128)²/12 to the variances. Sums of integers in float64 are exact up to 370,000
     images, so constant pixels have covariance 0 with all others, and the result does not depend on `block`, the number
-    of images that are held in float64 at once.
+    of images, at most, that are held in float64 at once.
     """
     n, d = len(images), images[0].numel()
     total = torch.zeros(d, dtype=torch.float64, device=images.device)
     square = torch.zeros(d, d, dtype=torch.float64, device=images.device)
-    for part in images.flatten(1).split(block):
-        k = part.double()
+    for part in blocks(images, block):
+        k = part.flatten(1).double()
         total += k.sum(0)
         square.addmm_(k.mT, k)
     covariance = square.mul_(n).addr_(total, total, alpha=-1).div_((n * SCALE) ** 2)
@@ -71,23 +73,25 @@ class Marginals(NamedTuple):
     variance: Float[Tensor, " d"]
 
 
-def marginals(images: UInt8[Tensor, "n C H W"], block: int = 2048) -> Marginals:
+def marginals(images: Images, block: int = 2048) -> Marginals:
     """The mean and the diagonal of `moments`, to the bit, without a covariance."""
     n, d = len(images), images[0].numel()
     total, square = torch.zeros(2, d, dtype=torch.float64, device=images.device)
-    for part in images.flatten(1).split(block):
-        k = part.double()
+    for part in blocks(images, block):
+        k = part.flatten(1).double()
         total += k.sum(0)
         square += k.square().sum(0)
     variance = (square * n - total * total) / (n * SCALE) ** 2 + 1 / (12 * SCALE**2)
     return Marginals((total / n + 0.5) / SCALE - 1, variance)
 
 
-def mean_variance(images: UInt8[Tensor, "n C H W"], block: int = 2048) -> float:
+def mean_variance(images: Images, block: int = 2048) -> float:
     """The mean over pixels of the variance of x over the images and over u: that of `moments`, without a covariance."""
-    n, parts = len(images), images.flatten(1).split(block)
-    total = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0)
-    square = torch.stack([part.double().square().sum(0) for part in parts]).sum(0)
+    n, totals, squares = len(images), [], []
+    for part in blocks(images, block):
+        totals.append(part.flatten(1).sum(0, dtype=torch.float64))
+        squares.append(part.flatten(1).double().square().sum(0))
+    total, square = torch.stack(totals).sum(0), torch.stack(squares).sum(0)
     return ((square * n - total**2).mean().item() / n**2 + 1 / 12) / SCALE**2
 
 

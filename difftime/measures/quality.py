@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from difftime.diffusion.mixture import Mixture, nodes
+from difftime.images.mapped import Images, blocks
 from difftime.images.pixels import SCALE
 from difftime.support.streams import stream
 
@@ -78,13 +79,13 @@ def wasserstein1_floor(p: Mixture, n: int) -> float:
     return math.sqrt(2 / (math.pi * n)) * total / len(directions(p.d))
 
 
-def projections(images: UInt8[Tensor, "n C H W"], block: int = 1024) -> Float[Tensor, "n directions"]:
+def projections(images: Images, block: int = 1024) -> Float[Tensor, "n directions"]:
     """8-bit images along the fixed directions, in units of x = k / 128 - 1.
 
     Of `block` images at once: in float64 they take eight times their memory.
     """
     along = directions(images[0].numel()).mT
-    return torch.cat([(part.flatten(1).double() / SCALE - 1) @ along for part in images.split(block)])
+    return torch.cat([(part.flatten(1).double() / SCALE - 1) @ along for part in blocks(images, block)])
 
 
 def _between(x: Float[Tensor, "n directions"], y: Float[Tensor, "m directions"]) -> float:
@@ -114,9 +115,7 @@ def sliced_wasserstein1(
     return _between(x.sort(0).values, y), torch.tensor(resampled).std().item()
 
 
-def perfect_sliced_wasserstein1(
-    train: UInt8[Tensor, "N C H W"], y: Float[Tensor, "m directions"], n: int
-) -> tuple[float, float]:
+def perfect_sliced_wasserstein1(train: Images, y: Float[Tensor, "m directions"], n: int) -> tuple[float, float]:
     """What `n` perfect samples are expected to have: the mean distance of disjoint sets of `n` training images to `y`.
 
     Also its standard error over the sets: NaN for a single one. Both are NaN if there are fewer training images.

@@ -20,11 +20,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from difftime.diffusion.score import Hutchinson, Score, rademacher
 from difftime.diffusion.sde import Noise
+from difftime.images.mapped import Images
 from difftime.images.pixels import marginals, moments
 from difftime.images.readers import BadImages
 from difftime.measures.curve import NoisesAt, noises_at, running_elbo
@@ -166,7 +167,7 @@ class Counted:
 
 
 def scout(
-    model: ForeignModel, train: UInt8[Tensor, "n C H W"], test: UInt8[Tensor, "m C H W"], *,
+    model: ForeignModel, train: Images, test: Images, *,
     images: int = 256, pairs: int = 16, p_noise: Sequence[str] = P_NOISES, times: int = 50, bpd: int = 0,
     batch: int = 64, seed: str = "scout", device: torch.device | None = None,
 ) -> Scouting:  # fmt: skip
@@ -209,7 +210,7 @@ def scout(
     )  # fmt: skip
 
 
-def check(model: ForeignModel, train: Tensor, test: Tensor, images: int, bpd: int) -> None:
+def check(model: ForeignModel, train: Images, test: Images, images: int, bpd: int) -> None:
     """Raises BadModel or BadImages for what cannot be measured."""
     for part, name in ((train, "the training data"), (test, "the test data")):
         channels, height, width = part.shape[1:]
@@ -226,7 +227,7 @@ def check(model: ForeignModel, train: Tensor, test: Tensor, images: int, bpd: in
         )
 
 
-def points(model: ForeignModel, test: UInt8[Tensor, "m C H W"], index: Int[Tensor, " n"], seed: str) -> Tensor:
+def points(model: ForeignModel, test: Images, index: Int[Tensor, " n"], seed: str) -> Tensor:
     """Dequantised test images [n, d] on the model's scale. The random numbers are those of an image, not of its row."""
     u = [torch.rand(model.shape, generator=stream(seed, "dequantisation", i)) for i in index.tolist()]
     return model.scale.dequantised(test[index], torch.stack(u)).flatten(1)
@@ -237,7 +238,7 @@ def names_of(p_noise: Sequence[str]) -> list[str]:
     return [*dict.fromkeys(["standard", *p_noise])]
 
 
-def noises_of(model: ForeignModel, train: UInt8[Tensor, "n C H W"], p_noise: Sequence[str]) -> NoisesAt:
+def noises_of(model: ForeignModel, train: Images, p_noise: Sequence[str]) -> NoisesAt:
     """The p_noises with the moments of the training images. Raises BadModel for a name that is not known."""
     if unknown := [name for name in p_noise if name not in P_NOISES]:
         raise BadModel(f"The p_noise {unknown[0]!r} is not known here. Known are {', '.join(P_NOISES)}.")

@@ -39,16 +39,17 @@ from difftime.diffusion.p_noise import (
 from difftime.diffusion.score import NetScore, Score
 from difftime.diffusion.sde import SDE, VE, VP, Gaussian, Noise, SubVP, matched_noise, standard_noise
 from difftime.diffusion.tabulated import Tabulated
+from difftime.images.kinds import KINDS
 from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import CENTRED, Moments, Scale, marginals, mean_variance, moments
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
 from difftime.study.settings import (
     FITTED,
+    AnyImageSettings,
     BadSettings,
     Cell,
     FlowNoiseSettings,
     FullNoiseSettings,
-    ImageSettings,
     MixtureNoiseSettings,
     MixtureSettings,
     MLPSettings,
@@ -197,7 +198,8 @@ class ImageProblem(Problem):
         return self.scale.moments(moments(self.images.train))
 
     def training(self) -> ImageSample:
-        return ImageSample(self.images.train.to(self.device), self.flip)
+        images = self.images.train
+        return ImageSample(images.to(self.device) if isinstance(images, Tensor) else images, self.flip, self.device)
 
     @property
     def d(self) -> int:
@@ -252,16 +254,13 @@ def build_mixture(settings: MixtureSettings) -> Mixture:
     return Mixture.from_covariances(settings.weights, settings.means, settings.covariances or ())
 
 
-def read_images(settings: ImageSettings, data_dir: Path) -> ImageData:
+def read_images(settings: AnyImageSettings, data_dir: Path) -> ImageData:
     """The images that the settings name. Raises BadImages."""
-    options: dict[str, object] = {}
-    if settings.kind in ("mnist", "cifar10"):
-        options = {"data_dir": expanded(data_dir)}
-    elif settings.kind != "mnist5k":
-        options = {
-            "path": expanded(str(settings.path)), "channels": settings.channels, "test_share": settings.test_share
-        }  # fmt: skip
-    return load_images(settings.kind, **options)
+    kind = KINDS[settings.kind]
+    options = {name: getattr(settings, name) for name in (*kind.needs, *kind.may)}
+    if options.get("path") is not None:
+        options["path"] = expanded(options["path"])
+    return load_images(settings.kind, **options, **({"data_dir": expanded(data_dir)} if kind.data_dir else {}))
 
 
 def image_nets(
@@ -311,7 +310,7 @@ def build(
         score = NetScore(net, sde, network.predicts, network.scale_input, density.variance.mean().item())
         data = hashlib.sha256(cell.data.canonical().encode()).hexdigest()
         return MixtureProblem(**common, data=data, score=score, density=density, size=cell.data.samples)
-    if isinstance(cell.data, ImageSettings) and isinstance(network, NCSNppSettings):
+    if isinstance(cell.data, AnyImageSettings) and isinstance(network, NCSNppSettings):
         images, place = read_images(cell.data, data_dir), torch.device(device)
         check_batch(images, cell.training.batch)
         nets = image_nets(network, images, seeds, precision or usable(network.precision, place), place)

@@ -173,9 +173,11 @@ def findings(results: Path) -> str:
     for dataset, paths in wanted.items():
         places = [f"{name.capitalize()}: {results / name / dataset}" for name in ("tables", "figures")]
         found[dataset] = [*_found(paths), "   ".join(places)]
+    explorer = results / "explore.html"
+    last = [f"Explorer: {explorer}"] if explorer.exists() else []
     if len(found) == 1:
-        return "\n".join(*found.values())
-    return "\n".join(f"{dataset}\n" + indent("\n".join(lines), "  ") for dataset, lines in found.items())
+        return "\n".join([*next(iter(found.values())), *last])
+    return "\n".join([*(f"{name}\n" + indent("\n".join(lines), "  ") for name, lines in found.items()), *last])
 
 
 def _found(paths: Iterable[Path]) -> list[str]:

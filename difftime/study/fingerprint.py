@@ -19,6 +19,9 @@ NOT_FOLLOWED = (
 )  # fmt: skip
 """What changes no result: settings reach a rule as its parameters, and `collect` checks every table's form."""
 
+BESIDE = (".css", ".html", ".js")
+"""What a page is made of lies beside its module, under its name."""
+
 
 class OtherCode(Exception):
     """The installed code is not the code that a job was planned with; the message says what to do."""
@@ -75,17 +78,21 @@ def written(node: object) -> str:
 
 @cache
 def _parsed(module: str) -> tuple[str, frozenset[str]]:
-    """The module's code without comments, docstrings and layout, and the modules of the package it imports."""
+    """The module's code without comments, docstrings and layout, with the files beside it under its name; and the
+    modules of the package it imports.
+    """
     if (path := _path(module)) is None:
         raise FileNotFoundError(f"difftime has no module {module}.")
     tree = ast.parse(path.read_bytes())  # bytes: UTF-8 in every locale
+    beside = [path.with_suffix(suffix) for suffix in BESIDE]
+    assets = [file.read_text(encoding="utf-8") for file in beside if file.is_file()]  # any line ends as \n
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (source := node.module or "").split(".")[0] == "difftime":
             package = ".".join(source.split(".")[1:])
             names = [f"{package}.{alias.name}" if package else alias.name for alias in node.names]
             imported |= {name if _path(name) else package for name in names} - {""}
-    return written(tree), frozenset(imported)
+    return "\n".join([written(tree), *assets]), frozenset(imported)
 
 
 @cache

@@ -18,7 +18,8 @@ from difftime.models import BadModel, ForeignModel
 from difftime.models.naming import model_for
 from difftime.study.cell import ImageProblem, MixtureProblem, build, read_images, seed_names
 from difftime.study.commands.common import device
-from difftime.study.settings import BadSettings, Cell, ImageSettings, PretrainedSettings, read_cell
+from difftime.study.settings import BadSettings, Cell, PretrainedSettings, read_cell
+from difftime.study.settings.images import AnyImageSettings
 from difftime.training.checkpoint import BadFile
 
 log = logging.getLogger("difftime")
@@ -59,7 +60,7 @@ def problem_of(cell: Cell, data_dir: Path) -> MixtureProblem | ImageProblem:
 def read_model(cell: Cell, data_dir: Path) -> tuple[ImageData, ForeignModel]:
     """The images of a cell and its pretrained network. Raises BadSettings, BadImages or BadModel."""
     network = cell.network
-    if not isinstance(network, PretrainedSettings) or not isinstance(cell.data, ImageSettings):
+    if not isinstance(network, PretrainedSettings) or not isinstance(cell.data, AnyImageSettings):
         raise BadSettings(f"{cell.name} is not a pretrained network on images.")
     images = read_images(cell.data, data_dir)
     model = model_for(
@@ -75,7 +76,7 @@ def read_model(cell: Cell, data_dir: Path) -> tuple[ImageData, ForeignModel]:
 
 def pretrained(cell: Cell, images: ImageData, model: ForeignModel, place: str) -> ImageProblem:
     """The objects of a cell of a network that was not trained here."""
-    assert isinstance(cell.data, ImageSettings)
+    assert isinstance(cell.data, AnyImageSettings)
     digest = hashlib.sha256(f"{cell.digest()} {images.digest} {model.digest}".encode()).hexdigest()
     return ImageProblem(
         name=cell.name, digest=digest, data=images.digest, sde=model.sde, epsilon=model.epsilon, T=cell.T,

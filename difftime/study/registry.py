@@ -143,3 +143,7 @@ FIGURES = {
         Figure("tradeoff", "tradeoff", True, lambda of: bool({"likelihood", "samples"} & of.measures)),
     )
 }
+FINDINGS = ("optimum", "cheapest", "bounds", "elbo", "likelihood", "samples")
+"""The tables that the findings are told from, with which the report opens."""
+OPENING = ("fig2", "table1")
+"""The figures beside them, of mixtures and of images."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from textwrap import shorten
 
 import pandas as pd
@@ -54,12 +55,17 @@ def latex_of(frame: pd.DataFrame) -> str:
 
 
 def page(title: str, frame: pd.DataFrame) -> str:
-    """A frame as an HTML page for Snakemake's report."""
+    """A frame as an HTML page for Snakemake's report, to be searched and sorted."""
     style = (
-        "body{font-family:sans-serif;font-size:13px}table{border-collapse:collapse}"
+        "body{font-family:sans-serif;font-size:13px}table{border-collapse:collapse;margin-top:6px}"
         "td,th{padding:2px 8px;border-bottom:1px solid #ddd;text-align:right}"
+        "th{cursor:pointer;position:sticky;top:0;background:white;vertical-align:bottom}"
+        "th[aria-sort=ascending]::after{content:' ▲'}th[aria-sort=descending]::after{content:' ▼'}"
+        "tr:hover td{background:#f4f4f4}.search{min-width:240px;padding:3px 6px}"
     )
     body = frame.head(ROWS_SHOWN).map(cell_text).to_html(index=False, border=0)
     head = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style>"
     cut = f"<p>The first {ROWS_SHOWN} of {len(frame)} rows; {title}.parquet has all.</p>"
-    return f"{head}<h1>{title}</h1>{cut if len(frame) > ROWS_SHOWN else ''}{body}"
+    script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+    search = f"<script>{script}document.querySelectorAll('table').forEach(searchable)</script>"
+    return f"{head}<h1>{title}</h1>{cut if len(frame) > ROWS_SHOWN else ''}{body}{search}"

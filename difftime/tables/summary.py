@@ -20,7 +20,11 @@ QUANTITIES = {
         "likelihood": ("log_q_ode", "log_q_sde", "nfe"),
         "samples": ("wasserstein1", "log_p_data_median", "nfe"),
     },
-    "images": {"elbo": ("elbo_bpd",), "likelihood": ("bpd", "nfe"), "samples": ("wasserstein1", "nfe")},
+    "images": {
+        "elbo": ("elbo_bpd", "kl_low_bpd", "kl_high_bpd", "prior", "I", "R", "decoder"),
+        "likelihood": ("bpd", "nfe"),
+        "samples": ("wasserstein1", "nfe"),
+    },
 }
 
 

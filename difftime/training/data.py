@@ -7,12 +7,15 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from difftime.diffusion.mixture import Mixture
+from difftime.images.mapped import Images
 from difftime.images.pixels import flip, scaled
 from difftime.support.streams import stream
+
+CPU = torch.device("cpu")
 
 
 @runtime_checkable
@@ -67,8 +70,10 @@ class MixtureSample:
 class ImageSample:
     """The training images, the same for all seeds, dequantised anew whenever they are drawn."""
 
-    images: UInt8[Tensor, "n channels height width"]
+    images: Images
     flip: bool
+    device: torch.device = CPU
+    """Where they are drawn to; images in memory are there already, mapped ones stay in their file."""
 
     @property
     def unit(self) -> str:
@@ -78,14 +83,11 @@ class ImageSample:
     def d(self) -> int:
         return self.images[0].numel()
 
-    @property
-    def device(self) -> torch.device:
-        return self.images.device
-
     def draw(self, seed: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
         uniform = partial(torch.rand, generator=generator, device=self.device)
         n = size[0] * size[1]
-        images = self.images[torch.randint(len(self.images), (n,), generator=generator, device=self.device)]
+        drawn = torch.randint(len(self.images), (n,), generator=generator, device=self.device)
+        images = self.images[drawn.to(self.images.device)].to(self.device)
         if self.flip:
             images = flip(images, uniform(n) < 0.5)
         return scaled(images, uniform(images.shape)).view(*size, self.d)

@@ -18,12 +18,17 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 def adam(
     net: Networks, parameters: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], count: Tensor,
-    rate: float,
+    rate: float | Tensor,
 ) -> None:  # fmt: skip
     """Kingma and Ba (2015), with betas 0.9 and 0.999."""
     # the kernel itself: constructing torch.optim.Adam imports the compiler, for a second, and each of its steps takes
     # three times as long
     first, second = moments
+    # it takes numbers as they lie in memory, and autograd lays those of a gradient as it likes
+    gradients = [
+        gradient if gradient.stride() == weight.stride() else torch.empty_like(weight).copy_(gradient)
+        for weight, gradient in zip(parameters, gradients, strict=True)
+    ]
     torch._fused_adam_(
         parameters, gradients, first, second, [], len(gradients) * [count], amsgrad=False, maximize=False,
         beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -66,6 +66,10 @@ class Recipe:
         left = (1 + math.cos(math.pi * step / self.steps)) / 2 if self.decay == "cosine" else 1.0
         return self.learning_rate * left * min(1.0, (step + 1) / max(1, self.warmup))
 
+    def kept(self, step: int) -> float:
+        """The share that the weights' average keeps in a step; after n steps it is min(ema, (1 + n) / (10 + n))."""
+        return min(self.ema, (2 + step) / (11 + step))
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -95,6 +99,11 @@ class _Batches:
     t: Float[Tensor, "block seeds batch"]
     target: Float[Tensor, "block seeds batch d"]
     weight: Float[Tensor, "block seeds batch"]
+
+    @property
+    def factor(self) -> Float[Tensor, "block seeds batch 1"]:
+        """What makes of the network's error the gradient of the loss per dimension and unit of time."""
+        return 2 / (self.weight.shape[-1] * self.inputs.shape[-1]) * self.weight.unsqueeze(-1)
 
 
 def _places(recipe: Recipe, generator: torch.Generator) -> Float[Tensor, "block batch"]:
@@ -177,9 +186,10 @@ class _Run:
         if state is None:
             return
         self.net.load_state_dict(state["net"])
-        device = self.average[0].device
-        self.average, self.count = [x.to(device) for x in state["average"]], state["count"].to(device)
-        self.moments = [[x.to(device) for x in moment] for moment in state["moments"]]
+        # copied, so that they lie in memory as the weights do, also where those of the state lay otherwise
+        for own, saved in zip([self.average, *self.moments], [state["average"], *state["moments"]], strict=True):
+            torch._foreach_copy_(own, saved)
+        self.count.copy_(state["count"])
         self.block, self.losses, self.seconds = state["block"], list(state["losses"]), state["seconds"]
         log.info("Resuming at step %d from %s", self.block * self.recipe.block, resume)
 
@@ -206,7 +216,13 @@ class _Run:
 
     @torch.no_grad()
     def step(self, number: int, gradients: list[Tensor]) -> None:
-        """A step of the optimiser, then the weights' average. Its decay after n steps: min(ema, (1 + n) / (10 + n))."""
+        """A step of the optimiser, then the weights' average."""
+        self.descend(gradients, self.recipe.rate(number))
+        torch._foreach_lerp_(self.average, self.parameters, 1 - self.recipe.kept(number))
+
+    @torch.no_grad()
+    def descend(self, gradients: list[Tensor], rate: float | Tensor) -> None:
+        """A step of the optimiser at this learning rate, with the gradients cut to `clip`."""
         if self.recipe.clip is not None:
             for model in self.net.by_model(gradients):
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(model)))
@@ -214,13 +230,35 @@ class _Run:
                 torch._foreach_mul_(model, (self.recipe.clip / norm).clamp(max=1.0))
         self.count += 1
         update = {"adam": adam, "muon": muon}[self.recipe.optimiser]
-        update(self.net, self.parameters, gradients, self.moments, self.count, self.recipe.rate(number))
-        decay = min(self.recipe.ema, (2 + number) / (11 + number))
-        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+        update(self.net, self.parameters, gradients, self.moments, self.count, rate)
 
     def weights(self) -> dict[str, Tensor]:
         names = [name for name, _ in self.net.named_parameters()]
         return dict(zip(names, self.average, strict=True))
+
+
+Steps = Callable[[range, _Batches], Float[Tensor, "steps seeds"]]
+"""Takes the steps with these numbers, and returns twice the loss per dimension and unit of time before each of them."""
+Form = Callable[[_Run, Group], Steps]
+
+
+def stepwise(run: _Run, group: Group) -> Steps:
+    """One step after another, each as the operations that it consists of."""
+    net = group.wrapped(run.net)
+
+    def steps(numbers: range, batches: _Batches) -> Tensor:
+        losses = []
+        for number, x, t, target, factor in zip(
+            numbers, batches.inputs, batches.t, batches.target, batches.factor, strict=False
+        ):
+            output, gradients = group.pullback(net, x, t)
+            error = output - target
+            slope = factor * error
+            losses.append((slope * error).sum((1, 2)))
+            run.step(number, gradients(slope))
+        return torch.stack(losses)
+
+    return steps
 
 
 def _check(losses: Float[Tensor, "steps seeds"], first: int, history: list[Tensor], cell_name: str) -> None:
@@ -249,6 +287,7 @@ def train(
     identity: Mapping[str, str],
     resume: Path | None = None,
     group: Group = ALONE,
+    form: Form = stepwise,
 ) -> Trained:
     """Minimise Eq. 3 for the models of `score.net`, one per seed, on the device they and `data` are on.
 
@@ -258,7 +297,7 @@ def train(
     data point. The optimiser sees it divided by d (T - epsilon). Raises Diverged, or Interrupted on such a signal.
 
     The processes of `group` take equal shares of every batch. All have the same weights, the first one saves the state,
-    and each has its own dropout.
+    and each has its own dropout. `form` is how steps are taken, which changes the result by rounding only.
     """
     run, share = _Run(score, recipe, identity, resume, group), group.share(recipe.batch)
     blocks, reported = math.ceil(recipe.steps / recipe.block), data.d * (T - epsilon)
@@ -267,26 +306,16 @@ def train(
         inside=(data.unit, len(seeds) * recipe.batch),
     )  # fmt: skip
     score.net.train()
-    net = group.wrapped(run.net)
+    steps = form(run, group)
     own: list[str | int] = [] if group.first else ["process", group.rank]
     with asked_to_stop() as stop:
         while run.block < blocks:
             first = run.block * recipe.block
             batches = _draw(data, seeds, run.block, score, T, epsilon, recipe, share)
-            losses = []
             # dropout draws from PyTorch's own generator
             torch.manual_seed(stream(*seeds, "dropout", run.block, *own).initial_seed())
-            scale = 2 / (batches.weight.shape[-1] * data.d) * batches.weight.unsqueeze(-1)
             numbers = range(first, min(first + recipe.block, recipe.steps))
-            for number, x, t, target, factor in zip(
-                numbers, batches.inputs, batches.t, batches.target, scale, strict=False
-            ):
-                output, gradients = group.pullback(net, x, t)
-                error = output - target
-                slope = factor * error
-                losses.append(0.5 * reported * (slope * error).sum((1, 2)))
-                run.step(number, gradients(slope))
-            of_block = group.mean(torch.stack(losses).cpu())
+            of_block = group.mean((0.5 * reported * steps(numbers, batches)).cpu())
             _check(of_block, first, run.losses, name)
             run.losses.append(of_block.mean(0))
             run.block += 1
@@ -296,9 +325,9 @@ def train(
                 raise Interrupted(
                     f"Training of {name} was asked to stop; its state after step {run.block * recipe.block} is saved."
                 )
-            progress.advance(len(losses), f"loss {run.losses[-1].mean():.4g}")
+            progress.advance(len(numbers), f"loss {run.losses[-1].mean():.4g}")
             if time.monotonic() - run.saved > 60 * recipe.checkpoint_minutes:
                 run.save()
     progress.close()
-    steps = [min((block + 1) * recipe.block, recipe.steps) for block in range(blocks)]
-    return Trained(run.weights(), steps, torch.stack(run.losses), run.elapsed())
+    ends = [min((block + 1) * recipe.block, recipe.steps) for block in range(blocks)]
+    return Trained(run.weights(), ends, torch.stack(run.losses), run.elapsed())

@@ -34,7 +34,8 @@ from of_images import (
 )
 from PIL import Image
 
-from difftime.images.readers import BadImages, mnist5k
+from difftime.images.readers import BadImages
+from difftime.images.readers.mnist5k import read as mnist5k
 from difftime.study.cell import WEIGHTS
 from difftime.study.commands import elbo, fetch, likelihood, samples, train
 from difftime.study.commands.common import measured_images

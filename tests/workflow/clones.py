@@ -91,7 +91,7 @@ class Clone:
         table = output[output.index("Job stats:") :]
         jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
         return Counter(
-            {rule: count for rule, count in jobs.items() if rule not in ("all", "tables", "figures", "total")}
+            {rule: count for rule, count in jobs.items() if rule not in ("default", "tables", "figures", "total")}
         )
 
     def edit(self, name: str, old: str, new: str) -> None:

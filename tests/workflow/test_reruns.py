@@ -50,6 +50,7 @@ def test_a_finished_study_has_all_its_tables_and_figures_and_nothing_to_do(finis
     }
     every = {"elbo", "curve", "training", "runs", "optimum", "prediction", "summary", "cheapest", "tradeoff"}
     assert tables["other"] == every
+    assert {path.stem for path in finished.results.glob("*.html")} == {"explore", "findings"}
     assert tables["toy"] == every | {"likelihood", "samples", "modes", "histogram", "bounds"}
     assert tables["pictures"] == every | {"likelihood", "samples", "images", "history", "table1"}
 
@@ -116,6 +117,7 @@ def test_another_data_set_in_the_study_changes_no_cell_table_or_figure_that_is_t
         "study": 1, "cell": 1, "settings": 1, "train": 1, "elbo": 1,
         "collect": len({"elbo", "curve", "training", "runs"}),
         "table": len({"optimum", "prediction", "summary", "cheapest", "tradeoff"}), "figure": len({"fig2", "noises"}),
+        "pages": 1,
     }  # fmt: skip
 
 
@@ -228,7 +230,7 @@ def test_editing_fetch_re_runs_nothing(clone) -> None:
 def test_editing_a_derived_table_s_code_makes_it_and_what_shows_it_anew(clone) -> None:
     path = clone.path / "difftime/optimum/tradeoff.py"
     path.write_text(path.read_text(encoding="utf-8") + "\nSPARE = 1\n", encoding="utf-8")
-    assert clone.planned() == {"table": 1, "figure": 2}
+    assert clone.planned() == {"table": 1, "figure": 2, "pages": 1}
 
 
 def test_editing_one_figures_code_redraws_only_it(clone) -> None:
@@ -238,9 +240,14 @@ def test_editing_one_figures_code_redraws_only_it(clone) -> None:
 
 
 @pytest.mark.parametrize("key", ["width", "font_size"])
-def test_changing_the_style_redraws_figures_only(clone, key: str) -> None:
+def test_changing_the_style_redraws_figures_and_the_page_that_shows_one_only(clone, key: str) -> None:
     clone.change(**{f"figures__{key}": 7})
-    assert clone.planned() == {"figure": sum(map(len, FIGURES.values())), "study": 1}
+    assert clone.planned() == {"figure": sum(map(len, FIGURES.values())), "study": 1, "pages": 1}
+
+
+def test_editing_the_explorers_page_makes_the_pages_anew(clone) -> None:
+    clone.edit("difftime/explore/page.css", "#262626", "#000000")
+    assert clone.planned() == {"pages": 1}
 
 
 def test_a_lost_table_is_made_again_from_the_cells(clone) -> None:

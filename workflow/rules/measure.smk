@@ -1,10 +1,10 @@
 rule elbo:
     input:
-        images_of,
+        PLAN.images,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/elbo.json",
-        weights=weights_of,
-        noises=fitted,
+        weights=PLAN.weights,
+        noises=PLAN.fitted,
     output:
         elbo=f"{CELL}/elbo.parquet",
         curve=f"{CELL}/curve.parquet",
@@ -16,15 +16,15 @@ rule elbo:
     benchmark:
         f"{BENCHMARK}/elbo.tsv"
     group:
-        small
+        PLAN.group
     conda:
         "../../environment.yml"
-    threads: cpus
+    threads: PLAN.cpus
     resources:
         **TEXTS,
-        mem_mb=memory,
-        runtime=minutes,
-        gpu=gpus,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
+        gpu=PLAN.gpus,
     params:
         code=fingerprint("study.commands.elbo"),
     shell:
@@ -34,11 +34,11 @@ rule elbo:
 
 rule likelihood:
     input:
-        images_of,
+        PLAN.images,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/likelihood.json",
-        weights=weights_of,
-        noises=fitted,
+        weights=PLAN.weights,
+        noises=PLAN.fitted,
     output:
         likelihood=f"{CELL}/likelihood.parquet",
         likelihood_units=f"{CELL}/likelihood_units.parquet",
@@ -50,15 +50,15 @@ rule likelihood:
     # of images, what takes longest
     priority: 2
     group:
-        small
+        PLAN.group
     conda:
         "../../environment.yml"
-    threads: cpus
+    threads: PLAN.cpus
     resources:
         **TEXTS,
-        mem_mb=memory,
-        runtime=minutes,
-        gpu=gpus,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
+        gpu=PLAN.gpus,
     params:
         code=fingerprint("study.commands.likelihood"),
     shell:
@@ -68,11 +68,11 @@ rule likelihood:
 
 rule samples:
     input:
-        images_of,
+        PLAN.images,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/samples.json",
-        weights=weights_of,
-        noises=fitted,
+        weights=PLAN.weights,
+        noises=PLAN.fitted,
     output:
         samples=f"{CELL}/samples.parquet",
         modes=f"{CELL}/modes.parquet",
@@ -84,15 +84,15 @@ rule samples:
     benchmark:
         f"{BENCHMARK}/samples.tsv"
     group:
-        small
+        PLAN.group
     conda:
         "../../environment.yml"
-    threads: cpus
+    threads: PLAN.cpus
     resources:
         **TEXTS,
-        mem_mb=memory,
-        runtime=minutes,
-        gpu=one_gpu,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
+        gpu=PLAN.one_gpu,
     params:
         code=fingerprint("study.commands.samples"),
     shell:

@@ -1,6 +1,9 @@
+# Tables and figures: seconds of work each, and no GPU, which is less than a submission costs.
+
+
 rule collect:
     input:
-        parts=cell_tables,
+        parts=PLAN.parts,
     output:
         parquet=f"{TABLES}/{{table}}.parquet",
         markdown=f"{TABLES}/{{table}}.md",
@@ -9,11 +12,12 @@ rule collect:
         f"{RESULTS}/logs/tables/{{dataset}}/{{table}}.log",
     wildcard_constraints:
         table="|".join(COLLECTED),
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=memory,
-        runtime=minutes,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
     params:
         code=fingerprint("tables.parquet"),
     script:
@@ -22,7 +26,7 @@ rule collect:
 
 rule table:
     input:
-        unpack(derived_from),
+        unpack(PLAN.sources),
     output:
         parquet=f"{TABLES}/{{table}}.parquet",
         markdown=f"{TABLES}/{{table}}.md",
@@ -32,21 +36,22 @@ rule table:
         f"{RESULTS}/logs/tables/{{dataset}}/{{table}}.log",
     wildcard_constraints:
         table="|".join(DERIVED),
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=memory,
-        runtime=minutes,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
     params:
-        settings=plain_of,
-        code=made_by,
+        settings=PLAN.plain,
+        code=PLAN.made_by,
     script:
         "../scripts/table.py"
 
 
 rule figure:
     input:
-        table=figure_table,
+        table=PLAN.shown,
     output:
         pdf=f"{RESULTS}/figures/{{place}}/{{figure}}.pdf",
         png=report(
@@ -60,32 +65,50 @@ rule figure:
         f"{RESULTS}/logs/figures/{{place}}/{{figure}}.log",
     wildcard_constraints:
         figure="|".join(FIGURES),
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=memory,
-        runtime=minutes,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
     params:
-        settings=figure_style,
-        caption=figure_caption,
-        code=drawn_by,
+        settings=PLAN.style,
+        caption=PLAN.caption,
+        code=PLAN.drawn_by,
     script:
         "../scripts/figure.py"
+
+
+rule pages:
+    input:
+        tables=PLAN.told(),
+        pictures=PLAN.opening(),
+    output:
+        explorer=f"{RESULTS}/explore.html",
+        findings=report(f"{RESULTS}/findings.html", category="Findings"),
+    log:
+        f"{RESULTS}/logs/pages.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
+    params:
+        kinds=PLAN.cells.kinds,
+        code=fingerprint("study.pages"),
+    script:
+        "../scripts/pages.py"
 
 
 rule tables:
     input:
         f"{RESULTS}/study.json",
-        [
-            f"{RESULTS}/tables/{dataset}/{table}.parquet"
-            for dataset in GRID.datasets()
-            for table in GRID.tables(dataset)
-        ],
+        PLAN.tables(),
+    localrule: True
 
 
 rule figures:
     input:
-        [
-            f"{RESULTS}/figures/{dataset}/{f'{net}/' if net else ''}{figure}.pdf"
-            for figure, dataset, net in GRID.figures()
-        ],
+        PLAN.figures(),
+    localrule: True

@@ -1,6 +1,6 @@
 rule train:
     input:
-        images_of,
+        PLAN.images,
         cell=f"{CELL}/cell.json",
     output:
         weights=f"{CELL}/weights.safetensors",
@@ -11,18 +11,20 @@ rule train:
         f"{LOG}/train.log",
     benchmark:
         f"{BENCHMARK}/train.tsv"
+    wildcard_constraints:
+        net=PLAN.trained(),
     # what takes long begins first, so that no core is idle at the end
     priority: 1
     group:
-        small
+        PLAN.group
     conda:
         "../../environment.yml"
-    threads: cpus
+    threads: PLAN.cpus
     resources:
         **TEXTS,
-        mem_mb=memory,
-        runtime=minutes,
-        gpu=gpus,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
+        gpu=PLAN.gpus,
     params:
         code=fingerprint("study.commands.train"),
     shell:
@@ -33,7 +35,7 @@ rule train:
 # in place of training, for a model that somebody else trained
 rule model:
     input:
-        images_of,
+        PLAN.images,
         cell=f"{CELL}/cell.json",
     output:
         model=f"{CELL}/model.json",
@@ -41,29 +43,27 @@ rule model:
     log:
         f"{LOG}/model.log",
     wildcard_constraints:
-        net="|".join(map(re.escape, STUDY.pretrained())) or NOTHING,
+        net=PLAN.pretrained(),
     # what cannot be measured is refused before hours are spent on the rest
     priority: 3
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
         **TEXTS,
-        mem_mb=memory,
-        runtime=minutes,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
     params:
-        files=files_of_model,
+        files=PLAN.files_of_model,
         code=fingerprint("study.commands.model"),
     script:
         "../scripts/model.py"
 
 
-ruleorder: model > train
-
-
 rule fit_noise:
     input:
-        images_of,
-        model_of,
+        PLAN.images,
+        PLAN.model,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/noise_{{noise}}.json",
     output:
@@ -75,14 +75,14 @@ rule fit_noise:
         f"{BENCHMARK}/noise_{{noise}}.tsv"
     priority: 1
     group:
-        small
+        PLAN.group
     conda:
         "../../environment.yml"
-    threads: cpus
+    threads: PLAN.cpus
     resources:
         **TEXTS,
-        mem_mb=memory,
-        runtime=minutes,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
         gpu=0,
     params:
         code=fingerprint("study.commands.fit_noise"),

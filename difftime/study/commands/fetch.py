@@ -11,7 +11,7 @@ from difftime.diffusion.p_noise import bracket_fits, check_memory
 from difftime.images.readers import ImageData, check_batch, remark
 from difftime.study.cell import image_nets, read_images
 from difftime.study.commands.common import log, measured_images
-from difftime.study.settings import ImageNeeds, ImageSettings
+from difftime.study.settings import AnyImageSettings, ImageNeeds
 from difftime.support.files import atomic
 from difftime.support.memory import available
 
@@ -34,7 +34,7 @@ def _check(images: ImageData, needs: ImageNeeds) -> None:
             log.warning("WARNING: the lower end of the KL's bracket takes a covariance of %d: left out.", images.d)
 
 
-def run(settings: ImageSettings, needs: ImageNeeds, output: Path, *, data_dir: Path) -> None:
+def run(settings: AnyImageSettings, needs: ImageNeeds, output: Path, *, data_dir: Path) -> None:
     """Read the images, downloading them into `data_dir` if they are absent, and write what they are to `output`.
 
     Raises BadImages if they are not to be had or are damaged, BadImages, BadSettings or BadNoise if they do not fit

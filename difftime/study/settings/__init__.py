@@ -8,7 +8,7 @@ from difftime.study.settings.base import S, Settings, parse
 from difftime.study.settings.blocks import KEYS, Block, cell_name, grid
 from difftime.study.settings.cell import Cell, read_cell
 from difftime.study.settings.datasets import (
-    ImageDatasetSettings,
+    ImageDataset,
     MixtureDatasetSettings,
     asked_for,
     family,
@@ -18,7 +18,7 @@ from difftime.study.settings.datasets import (
 from difftime.study.settings.figures import FigureSettings
 from difftime.study.settings.files import BadSettings, read_files
 from difftime.study.settings.grid import COLLECTED, Grid
-from difftime.study.settings.images import IMAGE_KINDS, ImageNeeds, ImageSettings
+from difftime.study.settings.images import IMAGE_KINDS, AnyImageSettings, ImageNeeds, ImageSettings
 from difftime.study.settings.measures import (
     MEASUREMENTS,
     ElboSettings,

@@ -49,7 +49,7 @@ def _kind(info: Info, group: str, name: str, usual: str | None) -> Any:
     """The kind of what a name stands for, from its plain settings, which may have faults; None if it has none."""
     named = (info.context or {}).get(group)
     plain = named.get(name) if isinstance(named, dict) else None
-    return plain.get("kind", usual) if isinstance(plain, dict) else None
+    return plain.get("kind", "folder" if "path" in plain else usual) if isinstance(plain, dict) else None
 
 
 def _fitting(net: str, info: Info) -> str:

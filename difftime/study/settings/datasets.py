@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from difftime.study.settings.base import BY_KIND, Count, Listed, Settings, Whole, usual_kind
-from difftime.study.settings.images import ImageSettings
+from difftime.images.kinds import NotPlain, guessed
+from difftime.study.settings.base import BY_KIND, Count, Listed, Settings, Whole
+from difftime.study.settings.errors import fault, refuse
+from difftime.study.settings.images import ImageSettings, ParquetSettings, TorchvisionSettings
 from difftime.study.settings.measures import Family, ImageMeasurements, MixtureMeasurements
 from difftime.study.settings.mixtures import MixtureSettings
 from difftime.study.settings.nets import Net, Trained
@@ -31,8 +33,8 @@ class MixtureDatasetSettings(MixtureSettings, _Started):
     )
 
 
-class ImageDatasetSettings(ImageSettings, _Started):
-    """Images, and what every cell on them shares."""
+class ImageDataset(_Started):
+    """What every cell on some images shares."""
 
     seeds: Count = Field(default=1, description="Models per cell, trained side by side")
     training: ImageTrainingSettings = Field(
@@ -49,9 +51,36 @@ class ImageDatasetSettings(ImageSettings, _Started):
     minutes: Count = Field(default=60, description="Minutes that a job asks for at its first attempt")
 
 
-PlainData = Annotated[MixtureSettings | ImageSettings, *BY_KIND, usual_kind("mixture")]
-Dataset = MixtureDatasetSettings | ImageDatasetSettings
-DatasetSettings = Annotated[Dataset, *BY_KIND, usual_kind("mixture")]
+class ImageDatasetSettings(ImageDataset, ImageSettings):
+    """Images, and what every cell on them shares."""
+
+
+class TorchvisionDatasetSettings(ImageDataset, TorchvisionSettings):
+    """Images of a data set that torchvision knows, and what every cell on them shares."""
+
+
+class ParquetDatasetSettings(ImageDataset, ParquetSettings):
+    """Images in Parquet files, and what every cell on them shares."""
+
+
+def _with_kind(values: Any) -> Any:
+    """Fill in the kind where it is left out: by the path, if there is one; else data are a mixture."""
+    if not isinstance(values, dict) or "kind" in values:
+        return values
+    if "path" not in values:
+        return {"kind": "mixture"} | values
+    path = values["path"]
+    try:
+        return {"kind": guessed(path) if isinstance(path, str) else "folder"} | values
+    except (NotPlain, OSError) as error:
+        refuse([fault(str(error), path, ("path",))])
+
+
+Known = BeforeValidator(_with_kind)
+Plain = MixtureSettings | ImageSettings | TorchvisionSettings | ParquetSettings
+PlainData = Annotated[Plain, *BY_KIND, Known]
+Dataset = MixtureDatasetSettings | ImageDatasetSettings | TorchvisionDatasetSettings | ParquetDatasetSettings
+DatasetSettings = Annotated[Dataset, *BY_KIND, Known]
 
 
 def family(kind: str) -> Family:
@@ -59,9 +88,9 @@ def family(kind: str) -> Family:
     return "mixture" if kind == "mixture" else "images"
 
 
-def what_it_is(data: MixtureSettings | ImageSettings) -> dict[str, Any]:
+def what_it_is(data: Plain) -> dict[str, Any]:
     """The settings that say what the data are, without what a study does with them."""
-    kind = MixtureSettings if isinstance(data, MixtureSettings) else ImageSettings
+    (kind,) = (kind for kind in get_args(Plain) if isinstance(data, kind))
     return data.model_dump(mode="json", include=set(kind.model_fields))
 
 

@@ -150,7 +150,7 @@ def merged(layers: Iterable[Keys]) -> Keys:
 def _over(old: Keys, new: Keys, place: Place) -> Keys:
     """A new mapping over an old one at the same place."""
     entry = place[0] if len(place) == 2 else None
-    if entry in USUAL_KIND and new.get("kind", ...) not in (..., old.get("kind", USUAL_KIND[entry])):
+    if entry in USUAL_KIND and _replaces(entry, new, old):
         return new
     made = Keys(old, old.origins)
     for key, value in new.items():
@@ -162,6 +162,14 @@ def _over(old: Keys, new: Keys, place: Place) -> Keys:
         made[key] = value
         made.origins[key] = new.origins[key]
     return made
+
+
+def _replaces(group: str, new: Keys, old: Keys) -> bool:
+    """Whether an entry is of another kind than the one it is laid over; a path alone makes images of a mixture."""
+    before = old.get("kind", USUAL_KIND[group])
+    if group == "datasets" and "kind" not in new and "path" in new:
+        return before == "mixture" and "path" not in old
+    return new.get("kind", ...) not in (..., before)
 
 
 def read_files(paths: Iterable[Path]) -> Keys:

@@ -24,8 +24,11 @@ def read_study(
     overrides: Mapping[str, Any] | None = None,
     base: Path | None = CONFIG,
     known: Mapping[str, Any] | None = None,
+    said_by: str = "--config",
 ) -> Study:
-    """The study that `configfiles` and then `overrides`, from the command line, make of `base`. Raises BadSettings.
+    """The study that `configfiles` and then `overrides` make of `base`. Raises BadSettings.
+
+    `said_by` is where the overrides are from, for a person who is told of a fault in them.
 
     `known` is what someone has read of the configuration files already. It counts where one of them is a pipe, which
     cannot be read twice.
@@ -36,7 +39,7 @@ def read_study(
     layers = [read_file(path) for path in (*first, *own)]
     if piped:
         layers.append(given_by("a configuration file that is a pipe", known))
-    layers.append(given_by("--config", overrides or {}))
+    layers.append(given_by(said_by, overrides or {}))
     return parse(NewStudy, with_own(merged(layers)), "The study")
 
 

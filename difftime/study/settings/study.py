@@ -14,13 +14,7 @@ from difftime.study import registry
 from difftime.study.settings.base import Check, Filled, HomePath, Info, Listed, Name, Positive, Settings, Whole
 from difftime.study.settings.blocks import Block, cell_name, grid
 from difftime.study.settings.cell import Cell
-from difftime.study.settings.datasets import (
-    DatasetSettings,
-    asked_for,
-    family,
-    training_of,
-    what_it_is,
-)
+from difftime.study.settings.datasets import DatasetSettings, asked_for, family, training_of, what_it_is
 from difftime.study.settings.errors import fault, refuse
 from difftime.study.settings.figures import FigureSettings
 from difftime.study.settings.grid import Grid
@@ -94,7 +88,9 @@ class Study(Settings):
     samples: SampleSettings = Field(default=SampleSettings(), description="The measurement samples")
     optimum: OptimumSettings = Field(default=OptimumSettings(), description="The best T, and the cheapest as good")
     figures: FigureSettings = Field(default=FigureSettings(), description="How figures look")
-    data_dir: HomePath = Field(default="data", description="Where mnist and cifar10 are, or are downloaded to")
+    data_dir: HomePath = Field(
+        default="data", description="Where mnist, cifar10 and torchvision's data sets are, or are downloaded to"
+    )
     checkpoint_minutes: Positive = Field(default=10.0, description="Minutes of training between saved resume states")
 
     @model_validator(mode="wrap")
