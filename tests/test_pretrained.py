@@ -129,7 +129,7 @@ def test_no_record_is_planned_of_a_training_that_does_not_happen(place: Path) ->
 
 
 def test_its_curve_is_drawn_of_one_T_and_its_learning_is_not(place: Path) -> None:
-    drawn = {figure for figure, _, _ in read(place, "[{dataset: pictures, net: ddpm}]").figures_planned()}
+    drawn = {figure for figure, _, _ in read(place, "[{dataset: pictures, net: ddpm}]").cells().figures()}
     assert {"prediction", "table1", "tradeoff", "images"} <= drawn
     assert "learning" not in drawn
 
