@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
-from difftime.support.extras import lacks
-
 
 def main() -> None:
-    """Run the command line. Without the packages of the extra `study`, exit with one line that names it."""
-    try:
-        from difftime.cli import app
-    except ModuleNotFoundError as error:
-        sys.exit(lacks("The command difftime", error, "study"))
+    """Run the command line."""
+    from difftime.cli import app
+
     app()
 
 

@@ -6,11 +6,6 @@ Rules of the pipeline and people call the same commands.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python -m difftime.cli: as the console command, which can do without the extra study
-    from difftime.__main__ import main
-
-    main()
-
 import gc
 import json
 import logging
@@ -21,21 +16,26 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
-
 from difftime import __version__
-from difftime.study.settings import (
-    BadSettings,
-    FittedName,
-    Measure,
-    NoiseSettings,
-    Study,
-    family,
-    parse,
-    read_cell,
-    read_measurement,
-    study_in,
-)
+from difftime.support.extras import lacks
+
+try:
+    import typer
+
+    from difftime.study.settings import (
+        BadSettings,
+        FittedName,
+        Measure,
+        NoiseSettings,
+        Study,
+        family,
+        parse,
+        read_cell,
+        read_measurement,
+        study_in,
+    )
+except ModuleNotFoundError as missing:
+    sys.exit(lacks("The command difftime", missing, "study"))
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -440,3 +440,7 @@ def export(
 def schema() -> None:
     """Print the JSON schema of a configuration file, for editors."""
     typer.echo(json.dumps(Study.model_json_schema(), indent=2))
+
+
+if __name__ == "__main__":
+    app()

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 from builders import DIGITS, OF_IMAGES, SETTINGS, TOY, frame, joined, tables
 
-from difftime.optimum.cheapest import cheapest, choose, texts
+from difftime.optimum.cheapest import cheapest, texts
+from difftime.optimum.choice import choose
 from difftime.optimum.tradeoff import tradeoff
-from difftime.tables.paired import ERRORS, Paired, difference, over_seeds, wider
+from difftime.tables.paired import difference
 from difftime.tables.parquet import BadTable, check
+from difftime.tables.statistics import ERRORS, Paired, over_seeds, wider
 
 SEEDS, LOSS = 4, 0.01
 

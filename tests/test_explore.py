@@ -355,6 +355,12 @@ def test_the_findings_name_the_best_curve_in_both_units() -> None:
     )
     assert "At T = 1 it is 0.100 worse." in text
     assert text.count("<img") == 1
+    assert "edge" not in text
+    assert "predicted" not in text
+    alone = toy["optimum"].assign(method="curve", interior=False, trained="0.5, 1")
+    assert "at the edge of the times studied. It is predicted from T = 0.5, 1." in pages.section(
+        "toy", toy | {"optimum": alone}, []
+    )
     better = pd.concat([digits["optimum"], digits["optimum"].assign(net="other", elbo_star=1.3)])
     assert "1.3000 bits per dimension: vp, other" in pages.section("digits", digits | {"optimum": better}, [])
 

@@ -323,6 +323,21 @@ def test_a_best_t_needs_a_curve() -> None:
         dt.best_T(dt.elbo_curve(dt.Score(Net(), dt.VP()), pixels(), times=3), loss=-1)
 
 
+def test_the_best_T_needs_no_extra() -> None:
+    """With what `pip install difftime` brings: PyTorch, NumPy, SciPy, and no tables."""
+    code = """
+import sys
+sys.modules |= dict.fromkeys(("pandas", "pyarrow", "pydantic", "typer", "snakemake", "matplotlib", "sklearn"))
+import difftime as dt, torch
+p = dt.Mixture.from_covariances([1.0], [[3.0]], [[[0.25]]])
+x = p.sample(50, torch.Generator().manual_seed(0))
+best = dt.best_T(dt.elbo_curve(dt.Score.exact(p, dt.VP()), x, times=5), loss=0.1)
+print(best.cheapest <= best.T)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "True\n"), run.stderr
+
+
 # models that others trained
 
 

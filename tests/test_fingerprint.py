@@ -151,8 +151,9 @@ def test_a_figure_is_covered_with_its_style_and_not_with_its_neighbours(package:
     ("file", "old"), [("explore/page.js", "2.5"), ("explore/page.css", "#262626"), ("tables/render.js", "search")]
 )
 def test_a_page_is_covered_with_the_files_beside_its_module(package: Path, file: str, old: str) -> None:
-    before = source.fingerprint("study.pages")
-    changed(package / file, old, "other")
+    before, path = source.fingerprint("study.pages"), package / file
+    path.write_text(path.read_text(encoding="utf-8").replace(old, "other", 1), encoding="utf-8")
+    forget()
     assert source.fingerprint("study.pages") != before
 
 

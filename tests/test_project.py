@@ -99,17 +99,10 @@ sys.modules |= dict.fromkeys({sorted({*absent} - {"difftime"})!r})
 for module in {modules!r}:
     importlib.import_module(module)
 import difftime as dt
-dt.VP, dt.elbo, dt.elbo_curve, dt.log_likelihood, dt.sample"""
+dt.VP, dt.best_T, dt.elbo, dt.elbo_curve, dt.log_likelihood, dt.sample"""
     assert {"pandas", "pydantic", "zuko", "sklearn"} < set(absent)
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-
-
-def test_without_its_extra_the_command_names_it_in_one_line() -> None:
-    code = "import sys; sys.modules['typer'] = None; from difftime.__main__ import main; main()"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert re.fullmatch(r"The command difftime needs the package typer, .* 'difftime\[study\]'\n", run.stderr)
 
 
 def test_no_package_knows_the_ones_above_it() -> None:

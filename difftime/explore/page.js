@@ -146,7 +146,7 @@ function here() {
     return [element("dt", DATA.labels[name] ?? name, { title: quantities[name].is }), element("dd", said(mean, se) + (mean === null ? "" : unit) + rest)];
   }));
   const o = best(), made = o ? ` · ${o.seeds} seed${o.seeds > 1 ? "s" : ""} · weighting ${o.weighting} · epsilon ${o.epsilon}` : "";
-  at("settings").textContent = `${state.dataset} (${own().kind}) · ${state.sde} · ${state.net}, ${choice.parameters} parameters · ` +
+  at("settings").textContent = `${state.dataset} (${own().kind}) · ${state.sde} · ${state.net}, ${choice.parameters ?? "unknown"} parameters · ` +
     `${state.p_noise} p_noise${made} · difftime ${DATA.version}`;
 }
 
@@ -165,7 +165,7 @@ const PICTURES = {
     views.picture.signal("top", 2.5 * Math.max(...shown.p_data)).data("bins", bins).runAsync();
     const share = (mean) => 1 - mean.reduce((sum, m, k) => sum + m * (ends[k] - shown.left[k]), 0);
     const lost = Object.entries(drawn).map(([of, { mean }]) => [of, 100 * share(mean)]).filter(([, lack]) => lack > 0.05);
-    const outside = lost.map(([of, lack]) => ` ${lack.toPrecision(2)} % of the samples of the ${of} lie outside or are not finite.`);
+    const outside = lost.map(([of, lack]) => ` ${lack.toPrecision(2)} % of the samples of the ${of.toUpperCase()} lie outside or are not finite.`);
     const coarse = shown.merged > 1 ? ` ${shown.merged} bins are drawn as one.` : "";
     return `Mean over seeds with a band of ± one standard error.${coarse}${outside.join("")}`;
   },

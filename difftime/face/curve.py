@@ -16,7 +16,9 @@ from difftime.face.noise import Kind, check_kind, p_noise
 from difftime.face.results import Estimate, bits_per_unit, refuse_bits
 from difftime.face.score import Flat, Score
 from difftime.measures.curve import NoisesAt, noises_at, running_elbo
-from difftime.support.extras import lacks
+from difftime.optimum.choice import choose
+from difftime.optimum.interpolated import BitsModel, PredictedBits, searched, uncertainty
+from difftime.tables.statistics import Paired
 
 
 class Curve(NamedTuple):
@@ -211,7 +213,6 @@ def best_T(curve: Curve, loss: float = 0.01, *, confidence: float = 0.95, resamp
 
     Raises:
         ValueError: for a curve of fewer than three times, or with values that are not finite, and a negative loss.
-        ImportError: without pandas and pyarrow, which `difftime[study]` brings.
 
     Example:
         >>> import difftime as dt, torch
@@ -221,14 +222,6 @@ def best_T(curve: Curve, loss: float = 0.01, *, confidence: float = 0.95, resamp
         >>> best.cheapest <= best.T, best.unit
         (True, 'nats')
     """
-    try:
-        from difftime.optimum.best import uncertainty
-        from difftime.optimum.cheapest import choose
-        from difftime.optimum.curves import BitsModel, PredictedBits, searched
-        from difftime.tables.paired import Paired
-    except ModuleNotFoundError as error:
-        raise ImportError(lacks("best_T", error, "study")) from error
-
     losses = (-curve.elbo if curve.points.pixels is None else curve.bpd).numpy()
     sign = -1.0 if curve.points.pixels is None else 1.0
     t = curve.T.numpy()

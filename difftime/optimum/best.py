@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from difftime.optimum.curves import Curve, predicted_curves, trained_curve
+from difftime.optimum.curves import predicted_curves, trained_curve
+from difftime.optimum.interpolated import Curve, uncertainty
 from difftime.tables.frames import parts_of
-from difftime.tables.paired import Paired, one_set_of_images, over_seeds
+from difftime.tables.paired import by_choice, one_set_of_images
 from difftime.tables.parquet import CURVE, shaped
+from difftime.tables.statistics import over_seeds
 
 Tables = Mapping[str, pd.DataFrame]
 SHOWN = 20
 """Every so manieth of the times at which a curve is looked at goes into the table prediction."""
-INTERVAL = ("T_star_low", "T_star_high", "elbo_star_se", "plateau_low", "plateau_high")
 
 
 def optimum(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
@@ -77,28 +77,6 @@ def listed(times: np.ndarray) -> str:
     return ", ".join(f"{T:g}" for T in times)
 
 
-def uncertainty(curve: Curve, settings: Mapping[str, Any]) -> dict[str, float]:
-    """How well the sample determines T* and the ELBO there; all null for a single seed of a known density.
-
-    The bootstrap of Efron & Tibshirani (1993), its percentiles widened about T* for the few seeds there are: by
-    sqrt(n / (n - 1)), as a resample spreads less than a sample, and by Student's quantile over the normal one.
-    """
-    fine, n, elbo = curve.fine, curve.n, curve.elbo()
-    if n == 1:
-        return dict.fromkeys(INTERVAL, math.nan)
-    options = settings["optimum"]
-    best, curves = int(elbo.argmax()), curve.resampled(options["resamples"], settings["seed"])
-    quantile = 0.5 + 0.5 * options["confidence"]
-    few = math.sqrt(n / (n - 1))
-    ends = np.percentile(fine[curves.argmax(1)], [100 * (1 - quantile), 100 * quantile])
-    wider = few * stats.t.ppf(quantile, n - 1) / stats.norm.ppf(quantile)
-    low, high = np.clip(fine[best] + wider * (ends - fine[best]), fine[0], fine[-1])
-    se = math.hypot(few * curves[:, best].std(ddof=1), curve.known_se)
-    plateau = fine[elbo >= elbo[best] - se]
-    found = (min(low, fine[best]), max(high, fine[best]), se, plateau[0], plateau[-1])
-    return dict(zip(INTERVAL, found, strict=True))
-
-
 def prediction(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     """The curves that T* is read from: the mean of the trained cells at their T, and those predicted."""
     best = tables["optimum"].set_index([*CURVE, "method"])
@@ -134,7 +112,7 @@ def _trained_points(own: Tables, known: bool) -> list[dict[str, Any]]:
     else:
         units = own["elbo_units"].rename(columns={"elbo_bpd": "value"}).assign(known=0.0)
         choices = pd.MultiIndex.from_frame(units[[*CURVE, "T"]].drop_duplicates().sort_values("T"))
-        paired = Paired.of(units, choices)
+        paired = by_choice(units, choices)
         found = dict(zip(choices.get_level_values("T"), zip(paired.mean, paired.se, strict=True), strict=True))
     trained = listed(np.array([*found]))
     return [{"t": T, "elbo": mean, "elbo_se": se, "trained": trained} for T, (mean, se) in found.items()]

@@ -1,13 +1,4 @@
-"""The cheapest choice that surely loses little: the one rule for what costs less and is as good.
-
-Of all T and p_noises of an SDE and a network, a choice is `behind` the one with the best value. It is good
-enough if even with ERRORS = 2 standard errors more it is behind by no more than the stated loss. Of those good enough,
-the cheapest is taken, and the better one of two that cost the same. The best itself is always good enough.
-
-The standard error is of paired differences over seeds and, of images, over images; it is widened for few of these, as
-Student's quantile is over the normal one. Where nothing shows it, as for a single seed of a known density, only the
-best is sure. That the best of many is partly the luckiest is not taken into account.
-"""
+"""The table cheapest: of all T and p_noises of an SDE and a network, what `choice` takes."""
 
 from __future__ import annotations
 
@@ -18,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from difftime.optimum.choice import choose
 from difftime.tables.frames import parts_of, rows_of
-from difftime.tables.paired import CHOICE, ERRORS, Paired, one_set_of_images
+from difftime.tables.paired import CHOICE, by_choice, one_set_of_images
 from difftime.tables.parquet import CURVE, shaped
 from difftime.tables.render import latex, markdown_rows, plus_minus
+from difftime.tables.statistics import ERRORS, Paired
 
 Tables = Mapping[str, pd.DataFrame]
 MEASURED = ("elbo", "likelihood", "samples")
@@ -80,7 +73,7 @@ def qualities_of(tables: Tables, choices: pd.MultiIndex, known: bool) -> dict[st
         elbo, ode = tables["elbo_units"], tables["likelihood_units"]
         long["elbo"] = _long(elbo, -elbo.elbo_bpd, 0.0, elbo.unit)
         long["likelihood"] = _long(ode, -ode.bpd, 0.0, ode.unit)
-    return {name: Paired.of(part, choices) for name, part in long.items() if len(part)}
+    return {name: by_choice(part, choices) for name, part in long.items() if len(part)}
 
 
 def _long(frame: pd.DataFrame, value: pd.Series, known: pd.Series | float, unit: pd.Series | int = 0) -> pd.DataFrame:
@@ -124,22 +117,6 @@ class _Choices:
         *_, p_noise, T = self.choices[place]
         value, se = self.sign * self.quality.mean[place], self.quality.se[place]
         return {"T": T, "p_noise": p_noise, "value": value, "value_se": se, "cost": self.cost[place]}
-
-
-def choose(
-    quality: Paired, cost: np.ndarray, places: np.ndarray, loss: float
-) -> tuple[int, int, float, float, int] | None:
-    """The cheapest of `places` surely within `loss` of the best of them: its place and the best one's, how far it is
-    behind and the standard error of that, and how many places have a finite value and cost. None if none has."""
-    usable = places[np.isfinite(quality.mean[places]) & np.isfinite(cost[places])]
-    if not len(usable):
-        return None
-    best = int(usable[quality.mean[usable].argmax()])
-    behind, se = quality.behind(best)
-    # an unknown error, NaN, is not sure
-    sure = [place for place in usable.tolist() if behind[place] + ERRORS * se[place] <= loss or place == best]
-    chosen = min(sure, key=lambda place: (cost[place], behind[place]))
-    return chosen, best, float(behind[chosen]), float(se[chosen]), len(usable)
 
 
 HEADER = [

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from difftime.optimum.best import curves_of, uncertainty
-from difftime.optimum.curves import Curve, predicted_curves
+from difftime.optimum.best import curves_of
+from difftime.optimum.curves import predicted_curves
+from difftime.optimum.interpolated import Curve, uncertainty
 
 TOLERANCE = 0.1
 """How far apart, in SDE time, the trained T beside T* may be."""

@@ -88,10 +88,12 @@ def _best(optimum: pd.DataFrame) -> Iterator[str]:
     digits = DIGITS[best.unit]
     interval = "" if math.isnan(best.T_star_low) else f" [{best.T_star_low:.2f}, {best.T_star_high:.2f}]"
     gain = "" if math.isnan(best.gain_over_1) else f" At T = 1 it is {best.gain_over_1:.{digits}f} worse."
+    edge = "" if best.interior else " That T* is at the edge of the times studied."
+    source = "" if best.method == "trained" else f" It is predicted from T = {best.trained}."
     value = plus_minus(best.elbo_star, best.elbo_star_se, digits)
     yield (
         f"The best ELBO is {value} {best.unit}: {best.sde}, {best.net}, started from the {best.p_noise} p_noise at T* "
-        f"= {best.T_star:.2f}{interval}.{gain}"
+        f"= {best.T_star:.2f}{interval}.{gain}{edge}{source}"
     )
 
 

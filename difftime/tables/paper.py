@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from difftime.tables.frames import parts_of, rows_of
-from difftime.tables.paired import CHOICE, difference, one_set_of_images, over_seeds
+from difftime.tables.paired import CHOICE, difference, one_set_of_images
 from difftime.tables.parquet import CELL, CURVE, shaped
 from difftime.tables.published import SOURCE, TABLE1
 from difftime.tables.render import latex, markdown_rows, plus_minus
+from difftime.tables.statistics import over_seeds
 
 Tables = Mapping[str, pd.DataFrame]
 MEANS = {"likelihood": ("nfe", "nfe_sd", "batch", "units"), "elbo": ("kl_low_bpd", "kl_high_bpd")}

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from difftime.tables.frames import parts_of
-from difftime.tables.paired import CHOICE, over_seeds
+from difftime.tables.paired import CHOICE
 from difftime.tables.parquet import CELL, CURVE, shaped
 from difftime.tables.schema import TABLES
+from difftime.tables.statistics import over_seeds
 
 QUANTITIES = {
     "mixture": {

@@ -45,7 +45,8 @@ def read(data_dir: Path, download: bool = True) -> ImageData:
         path = path if path.exists() else folder / f"{name}.gz"
         remedy = f"Delete {path} and run again: it will be downloaded anew."
         splits.append(idx_images(verified(unpacked(path, remedy), checksum, path, remedy), path))
-    return image_data("mnist", *splits)
+    train, test = splits
+    return image_data("mnist", train, test)
 
 
 IDX = 0x803

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,8 +65,8 @@ def read(
             tested.append(held_out(hashlib.sha256(content).hexdigest(), share))
 
         images = _read(columns, channels, note)
-        test = torch.tensor(tested)
-        return image_data(path.stem, images[~test], images[test])
+        chosen = torch.tensor(tested)
+        return image_data(path.stem, images[~chosen], images[chosen])
     if test_share is not None:
         raise BadImages(f"{path} is split already by the names of its files. Leave test_share out.")
     train, test = ([_column(file, column) for file in half] for half in _halves(files, path))
@@ -185,5 +186,5 @@ def _encoded(column: _Column, note: Callable[[bytes], None]) -> Iterator[Encoded
                         f"{where} has no bytes of an image. Remove the row, or write the file with its bytes."
                     )
                 note(content)
-                yield Encoded(where, lambda content=content: content)
+                yield Encoded(where, partial(bytes, content))
                 row += 1
