@@ -45,7 +45,7 @@ STUDY = {
     ],
     "elbo": {"time_steps": 20, "times": 5, "images": 2, "pairs": 1},
     "likelihood": {"points": 32, "grid_cells": 128, "grid_steps": 12, "images": 2, "batch": 1},
-    "samples": {"points": 64, "images": 2, "steps_per_unit_time": 20},
+    "samples": {"points": 64, "images": 2, "steps_per_unit_time": 20, "evaluations": [4]},
     "optimum": {"resamples": 10},
 }  # fmt: skip
 """Every rule, on both kinds of data, two seeds and states saved after every block."""

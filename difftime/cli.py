@@ -294,7 +294,7 @@ def samples(
     gpus: OneGpu = None,
     planned: Planned = None,
 ) -> None:
-    """Samples of a trained cell, compared with the data: -> samples.parquet; modes, histogram or images.parquet."""
+    """Samples of a trained cell, compared with the data: -> samples, few_steps; modes, histogram or images.parquet."""
     _use("samples", planned, threads, gpus)
     from difftime.study.commands.samples import run
 
@@ -414,22 +414,49 @@ def check_model(
 
 @_command
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder of diffusers with a DDPM's scheduler")],
-    data: Data,
-    T: Annotated[float, typer.Option("--T", help="Where to start, in the model's own time: T of scout-model")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A folder of diffusers with a DDPM's scheduler, or of a trained cell of images"
+        ),
+    ],
     to: Annotated[Path, typer.Option(help="The folder to write; it must not exist")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="The training images, a folder, an .npz or .npy, or mnist, cifar10 or mnist5k; a cell has its own"
+        ),
+    ] = None,
+    T: Annotated[
+        float | None,
+        typer.Option("--T", help="Where to start, in the model's own time: T of scout-model; a cell has its own"),
+    ] = None,
     p_noise: Annotated[
         PNoise, typer.Option(help="Where to start from, with the moments of the training images")
     ] = PNoise.full,
     scout: Annotated[
         Path | None, typer.Option(help="What scout-model wrote by --output, for the model card", file_okay=False)
     ] = None,
+    seed: Annotated[int, typer.Option(help="Which of the models of a cell", min=0)] = 0,
     test_share: TestShare = 0.2,
     pixels: Pixels = "cells",
     data_dir: DataDir = DATA,
     threads: Threads = 1,
 ) -> None:
-    """Write a model of diffusers as a pipeline that starts at T from a fitted p_noise, and needs diffusers alone."""
+    """Write a model, or a cell of images, as a pipeline of diffusers that starts at T from a fitted p_noise.
+
+    The pipeline needs diffusers alone. The model card of a cell is written from the tables of its study.
+    """
+    if (Path(model) / "cell.json").exists():
+        if data is not None or scout is not None:
+            raise BadSettings(f"{model} is a cell, which has data and tables of its own. Leave out --data and --scout.")
+        _use("export_cell", None, threads)
+        from difftime.study.commands import export_cell
+
+        typer.echo(export_cell.run(Path(model), T, p_noise, to, seed, data_dir))
+        return
+    if data is None or T is None:
+        raise BadSettings(f"Give --data and --T: {model} is no cell, which would have its own.")
     _use("foreign", None, threads)
     from difftime.study.commands.foreign import Named, run_export
 

@@ -32,7 +32,7 @@ PLACE = "cells/dataset=toy/sde=vp/net=mlp/T=0.5"
 QUICK: dict[str, dict[str, Any]] = {
     "elbo": {"time_steps": 4, "times": 2},
     "likelihood": {"points": 4, "grid_cells": 256, "grid_steps": 4},
-    "samples": {"points": 8, "steps_per_unit_time": 8, "rtol": 0.1, "atol": 0.1},
+    "samples": {"points": 8, "steps_per_unit_time": 8, "rtol": 0.1, "atol": 0.1, "evaluations": 2},
 }
 BOTH = ["standard", "matched"]
 

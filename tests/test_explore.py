@@ -377,6 +377,17 @@ def test_the_findings_say_what_the_cheapest_choice_costs_and_what_the_standard_p
     assert "alone" not in pages.section("toy", {"cheapest": frame("cheapest", [alone])}, [])
 
 
+def test_a_picture_belongs_to_its_data_set_whatever_the_folders_above_are_called(tmp_path: Path) -> None:
+    figures, output = tmp_path / "digits" / "figures", (tmp_path / "explore.html", tmp_path / "findings.html")
+    for place, word in (("toy/digits/fig2.png", b"of toy"), ("digits/table1.png", b"of digits")):
+        (figures / place).parent.mkdir(parents=True)
+        (figures / place).write_bytes(word)
+    pages.save_pages([], map(str, sorted(figures.rglob("*.png"))), KINDS, output)
+    toy, digits = output[1].read_text(encoding="utf-8").split("<h2>digits</h2>")
+    shown = [re.findall(r"base64,([^\"]*)", part) for part in (toy, digits)]
+    assert [[base64.b64decode(png) for png in part] for part in shown] == [[b"of toy"], [b"of digits"]]
+
+
 def test_names_are_no_html_in_the_findings() -> None:
     assert "<b>" not in pages.section("<b>", {}, [b"png"])
 

@@ -12,8 +12,10 @@ from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.score import ExactScore
 from difftime.diffusion.sde import SDE, VP
 from difftime.diffusion.tabulated import Tabulated
-from difftime.measures.few_steps import FewSteps, ddim, dpm_solver_2m, heun, level_times
+from difftime.measures.few_steps import SOLVERS, FewSteps, ddim, dpm_solver_2m, heun, level_times, within
+from difftime.measures.quality import wasserstein1, wasserstein1_floor
 from difftime.measures.samplers import reverse_ode
+from difftime.support.streams import stream
 from difftime.support.torchvision import cure_torchvision
 
 T, EPSILON = 0.9, 1e-3
@@ -83,6 +85,43 @@ def test_times_that_do_not_fall_are_refused(sampler: tuple[FewSteps, int, int], 
     sde = VP()
     with pytest.raises(ValueError, match="must fall from T to epsilon"):
         sampler[0](lambda x, t: x, sde, starts(sde), torch.tensor(times, dtype=torch.float64))
+
+
+# within a number of evaluations
+
+
+@pytest.mark.parametrize("budget", [2, 5, 12])
+@pytest.mark.parametrize("name", ["sde", *SOLVERS])
+def test_a_budget_is_kept_and_every_call_of_the_score_counted(name: str, budget: int, smooth: Mixture) -> None:
+    sde, calls = VP(), []
+    score = ExactScore(smooth, sde)
+    x, found = within(
+        budget, name, lambda x, t: (calls.append(t), score(x, t))[1], sde, starts(sde), T, EPSILON, [stream("noise")]
+    )
+    assert found == len(calls)
+    assert found == (budget // 2 * 2 if name == "heun" else budget)
+    assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["sde", *SOLVERS])
+def test_with_the_exact_score_the_distance_tends_to_that_of_perfect_samples(name: str, toy: Mixture) -> None:
+    """From p(x, T) itself. Of an ODE also with the sampler's order: equal draws have equal floors."""
+    sde, points, seeds, T = VP(), 512, 16, 0.6
+    score = ExactScore(toy, sde)
+    x = torch.stack([toy.diffused(sde, T).sample(points, stream(seed, "x_T")) for seed in range(seeds)])
+
+    def distance(budget: int) -> torch.Tensor:
+        generators = [stream(seed, "noise") for seed in range(seeds)]
+        return wasserstein1(within(budget, name, score, sde, x, T, 1e-5, generators)[0], toy)
+
+    many = distance(320 if name == "sde" else 160)
+    assert abs(many.mean().item() - wasserstein1_floor(toy, points)) < 3 * many.std().item() / math.sqrt(seeds)
+    assert distance(5).mean() > 3 * many.mean()
+    if name != "sde":
+        exact, _ = reverse_ode(score, sde, x, T, 1e-5, rtol=1e-9, atol=1e-9, max_evaluations=100_000)
+        floor = wasserstein1(exact, toy)
+        slope = math.log2((distance(40) - floor).abs().mean() / (many - floor).abs().mean()) / 2
+        assert slope == pytest.approx(SAMPLERS[name][1], abs=0.25)
 
 
 # beside diffusers

@@ -215,9 +215,22 @@ def tradeoff() -> pd.DataFrame:
     return frame("tradeoff", rows)
 
 
+def steps() -> pd.DataFrame:
+    rows = []
+    for cell in cells(sampler=tuple(style.FEW_STEPS), evaluations=(10, 50)):
+        T = cell["T"]
+        many = 0.03 + 2 * math.exp(-6 * T) + 0.05 * T
+        own = many + (5 if cell["sampler"] == "heun" else 1) * T**2 / cell["evaluations"]
+        row = {"wasserstein1": own, "wasserstein1_se": 0.1 * own, "wasserstein1_floor": 0.024, "many": "ode"}
+        row |= {"many_wasserstein1": many, "many_wasserstein1_se": 0.1 * many, "many_finite": SEEDS}
+        row |= {"nfe": cell["evaluations"], "units": 4096, "seeds": SEEDS, "finite": SEEDS, "against_T": 1.0}
+        rows.append(cell | row)
+    return frame("steps", rows)
+
+
 FACTORY: dict[str, Callable[[], pd.DataFrame]] = {
     "samples": samples, "summary": summary, "histogram": histogram, "optimum": optimum, "prediction": prediction,
-    "table1": table1, "images": images, "history": history, "tradeoff": tradeoff,
+    "table1": table1, "images": images, "history": history, "tradeoff": tradeoff, "steps": steps,
 }  # fmt: skip
 FIGURES = tuple(REGISTRY)
 IMAGE_FIGURES = ("table1", "images", "learning")
@@ -287,6 +300,7 @@ UNITS = {
     "fig4": ["[1 / units of $x$]", "[units of $x$]"],
     "quality": ["[units of $x$]", "[nats]", "[1]", "diffusion time"],
     "cost": ["[1]", "diffusion time"],
+    "steps": ["[units of $x$]", "diffusion time"],
     "sensitivity": ["diffusion time $T^*$"],
     "noises": ["[nats]", "diffusion time"],
     "prediction": ["[nats]", "diffusion time"],
@@ -478,6 +492,33 @@ def test_cost_shows_the_evaluations_of_both_samplers(pictures: dict[str, Figure]
         for sampler, line in zip(("sde", "ode"), curves(axes), strict=True):
             wanted = {"sde": sde, "p_noise": "standard", "sampler": sampler}
             assert line.get_ydata() == pytest.approx(means(samples(), "nfe", **wanted))
+
+
+def test_steps_shows_every_sampler_beside_many_evaluations_a_row_per_sde_and_p_noise(
+    pictures: dict[str, Figure],
+) -> None:
+    table, figure = steps(), pictures["steps"]
+    places = [(sde, p_noise, budget) for sde in SDES for p_noise in STARTS for budget in (10, 50)]
+    for axes, (sde, p_noise, budget) in zip(figure.axes, places, strict=True):
+        own = table.query(f"sde == '{sde}' and p_noise == '{p_noise}' and evaluations == {budget}")
+        many, *lines = curves(axes)
+        assert list(many.get_ydata()) == own[own.sampler == "ddim"].many_wasserstein1.to_list()
+        for line, sampler in zip(lines, style.FEW_STEPS, strict=True):
+            assert list(line.get_ydata()) == own[own.sampler == sampler].wasserstein1.to_list()
+        assert f"{p_noise}, NFE ≤ {budget}" in words(figure)
+    assert legend_of(figure) >= {look.label for look in style.FEW_STEPS.values()} | {"many evaluations: RK45"}
+
+
+def test_steps_marks_a_sampler_that_misses_by_far_and_says_when_it_takes_fewer() -> None:
+    rows = steps()
+    far = (rows.sampler == "heun") & (rows["T"] == 2.0) & (rows.evaluations == 10)
+    rows.loc[rows.evaluations == 10, "nfe"] = 9
+    rows.loc[far, "wasserstein1"] = 228.0
+    figure = drawn("steps", rows)
+    lay_out(figure)
+    assert figure.axes[0].get_ylim()[1] < 10
+    assert (style.ABOVE, 2.0) in marks(figure.axes[0], style.ABOVE)
+    assert "heun takes 9 of 10" in words(figure)
 
 
 def test_sensitivity_shows_every_optimum_of_trained_cells_with_interval_and_plateau(
@@ -827,7 +868,8 @@ def test_a_gap_that_exploded_leaves_the_others_readable() -> None:
 
 NULLED = {
     "fig1": ["log_p_data_median", "log_p_data_q025", "log_p_data_q975"], "fig2": ["mean", "se"], "fig3": ["mean", "se"],
-    "quality": ["wasserstein1", "log_p_data_median"], "noises": ["mean", "se"], "prediction": ["elbo", "elbo_se"],
+    "quality": ["wasserstein1", "log_p_data_median"], "steps": ["wasserstein1", "many_wasserstein1"],
+    "noises": ["mean", "se"], "prediction": ["elbo", "elbo_se"],
     "table1": [c.name for c in TABLES["table1"] if c.nullable and c.name not in ("units", "elbo_units", "failed")],
 }  # fmt: skip
 """What a diverged network leaves null in the table of a figure."""

@@ -210,6 +210,15 @@ FAULTY: list[tuple[dict[str, Any], list[str]]] = [
         {"elbo.images": 0, "likelihood.images": 0, "samples.images": 0},
         ["elbo.images", "likelihood.images", "samples.images"],
     ),
+    (
+        {"samples.evaluations": [5, 1, 5.5], "samples.samplers": ["heun", "euler"]},
+        ["samples.evaluations[1]", "samples.evaluations[2]", "samples.samplers[1]"],
+    ),
+    ({"samples.evaluations": [], "samples.samplers": []}, ["samples.evaluations", "samples.samplers"]),
+    (
+        {"samples.evaluations": [5, 5], "samples.samplers": ["heun"] * 2},
+        ["samples.evaluations[1]", "samples.samplers[1]"],
+    ),
     ({"figures.skip": ["fig1", "fig5"]}, ["figures.skip[1]"]),
     ({"figures.skip": ["fig1", "fig1"]}, ["figures.skip[1]"]),
     ({"figures.draw": ["fig1"]}, ["figures.draw"]),
@@ -475,10 +484,12 @@ def test_the_networks_training_wins_over_the_data_sets_where_it_says_something()
 def test_a_data_set_states_what_differs_in_its_measurements() -> None:
     whole = study({
         "samples": {"steps_per_unit_time": 300, "points": 99, "images": 7, "rtol": 1e-3},
-        "datasets.mnist5k.measurements": {"samples": {"steps_per_unit_time": 500}},  # 500 is also the default
+        # 500 is also the default
+        "datasets.mnist5k.measurements": {"samples": {"steps_per_unit_time": 500, "evaluations": [10, 20]}},
     })  # fmt: skip
     images, toy = (whole.measurement(name, "samples") for name in ("mnist5k", "toy"))
-    assert images == {"steps_per_unit_time": 500, "images": 7, "p_noise": ["standard", "matched", "full"]}
+    few = {"evaluations": [10, 20], "samplers": ["sde", "ddim", "heun", "dpm_solver_2m"]}
+    assert images == {"steps_per_unit_time": 500, "images": 7, "p_noise": ["standard", "matched", "full"]} | few
     assert (toy["steps_per_unit_time"], toy["points"], toy["rtol"]) == (300, 99, 1e-3)
     assert "images" not in toy
 
@@ -592,6 +603,7 @@ MEASURES = {
     "likelihood.batch": 9,
     "samples.points": 9, "samples.steps_per_unit_time": 9, "samples.rtol": 1e-6, "samples.atol": 1e-6,
     "samples.max_evaluations": 99, "samples.bins": 9, "samples.images": 9,
+    "samples.evaluations": [9], "samples.samplers": "heun",
     "optimum.resamples": 9, "optimum.confidence": 0.5, "optimum.loss": 0.5,
     "figures.width": 3, "figures.font_size": 9, "figures.skip": ["fig1"],
 }  # fmt: skip

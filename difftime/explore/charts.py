@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from difftime.figures import style
@@ -207,7 +208,7 @@ def against_cost(panel: Panel, rows: pd.DataFrame) -> Spec:
     """Quality against cost of all choices; those that the brush covers are listed, the chosen curve is drawn strong."""
     unit = rows.unit.iloc[0]
     if panel.quality == "distance":
-        least = rows[["distance", "distance_floor"]].min(axis=None)
+        least = float(np.nanmin(rows[["distance", "distance_floor"]].to_numpy(float)))
         ends = least / 1.5, 1.5 * min(rows.distance.max(), 500 * least)
     else:
         ends = limits(rows, panel.quality)
@@ -297,6 +298,6 @@ CONFIG = {
 }
 
 
-def _finished(chart: alt.LayerChart) -> Spec:
+def _finished(chart: alt.LayerChart | alt.FacetChart) -> Spec:
     spec: Spec = chart.properties(width="container", height=HEIGHT).to_dict()
     return spec | {"config": CONFIG}

@@ -165,7 +165,7 @@ def _modes(frame: pd.DataFrame) -> Plain:
         shares = own.groupby(["sampler", "mode"]).agg(
             share=("share", "mean"), se=("share", "sem"), single=("share_se", "mean"), p_data=("share_p_data", "mean")
         )
-        shares.se = shares.se.fillna(shares.single)  # of a single seed the binomial one
+        shares["se"] = shares["se"].fillna(shares["single"])  # of a single seed the binomial one
         rows = shares.drop(columns="single").reset_index().to_dict("records")
         return [{str(name): short(value) for name, value in row.items()} for row in rows]
 

@@ -69,6 +69,12 @@ SAMPLERS = {
     "sde": Look("reverse SDE, Euler–Maruyama", _BLUE, "o"),
     "ode": Look("probability-flow ODE, RK45", _ORANGE, "s"),
 }
+FEW_STEPS = {
+    "sde": SAMPLERS["sde"],
+    "ddim": Look("DDIM", _GREEN, "^"),
+    "heun": Look("Heun", _PURPLE, "D"),
+    "dpm_solver_2m": Look("DPM-Solver++(2M)", _VERMILION, "v"),
+}
 P_NOISES = {
     "standard": Look(r"standard $p_\mathrm{noise}$", _BLUE, "o"),
     "matched": Look(r"matched $p_\mathrm{noise}$ (mean, variance)", _VERMILION, "D"),

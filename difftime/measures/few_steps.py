@@ -11,7 +11,7 @@ times[0] along `times`, which fall, and returns it at times[-1]; `score` sees sc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from difftime.diffusion.score import Score
 from difftime.diffusion.sde import SDE
+from difftime.measures.samplers import reverse_sde
 
 FewSteps = Callable[[Score, SDE, Tensor, Tensor], Tensor]
 
@@ -81,3 +82,35 @@ def dpm_solver_2m(score: Score, sde: SDE, x: Tensor, times: Float[Tensor, " time
         shrink = zeta[k + 1] / zeta[k]
         y, before = shrink * y + (1 - shrink) * middle, D
     return sde.alpha(times[-1]).to(x) * y
+
+
+SOLVERS: dict[str, tuple[FewSteps, int]] = {"ddim": (ddim, 1), "heun": (heun, 2), "dpm_solver_2m": (dpm_solver_2m, 1)}
+"""By name, with its evaluations a step."""
+
+
+def within(
+    budget: int,
+    sampler: str,
+    score: Score,
+    sde: SDE,
+    x: Float[Tensor, "seeds points d"],
+    T: float,
+    epsilon: float,
+    generators: Sequence[torch.Generator],
+) -> tuple[Float[Tensor, "seeds points d"], int]:
+    """Carry `x` from T to epsilon in at most `budget` evaluations of the score, and count them.
+
+    `sampler` is one of SOLVERS, in equal steps of lambda, or "sde": Euler–Maruyama in equal steps of time, whose noise
+    the generators draw.
+    """
+    calls = 0
+
+    def counted(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return score(x, t)
+
+    if sampler == "sde":
+        return reverse_sde(counted, sde, x, T, epsilon, steps=budget, generators=generators), calls
+    solve, each = SOLVERS[sampler]
+    return solve(counted, sde, x, level_times(sde, T, epsilon, budget // each)), calls

@@ -34,7 +34,7 @@ def reverse_sde(
     h = (T - epsilon) / steps
     for first in range(0, steps, CHUNK):
         shape = (min(CHUNK, steps - first), *x.shape[1:])
-        noise = torch.stack([torch.randn(shape, dtype=x.dtype, generator=g) for g in generators], 1)
+        noise = torch.stack([torch.randn(shape, dtype=x.dtype, device=g.device, generator=g) for g in generators], 1)
         for k, z in enumerate(noise):
             t = torch.tensor(T - (first + k) * h, dtype=torch.float64)
             g2 = sde.diffusion_squared(t).item()

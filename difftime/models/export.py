@@ -1,7 +1,8 @@
 """The way back: a model as a folder of diffusers that starts at T from a fitted p_noise, and needs diffusers alone.
 
 The folder holds unet/ and scheduler/ as the model had them, prior/ with p_noise in safetensors, `pipeline.py`, which
-draws the samples, and a model card. T becomes the nearest index of the model's table.
+draws the samples, and a model card. T becomes the nearest index of the model's table. The folder of a cell has the
+source of NCSN++ in unet/, and a table of its own that ends at T: `export_cell`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,7 +26,7 @@ from difftime.diffusion.p_noise import FullGaussian
 from difftime.diffusion.sde import Gaussian, Noise
 from difftime.measures.few_steps import ddim, dpm_solver_2m
 from difftime.models.diffusers_folder import IndexedNoise
-from difftime.models.foreign import BadModel, ForeignModel, NoiseScore
+from difftime.models.foreign import BadModel, ForeignModel, NoiseScore, Scale
 
 CODE = Path(__file__).parent / "early_start"
 SAMPLERS = {"dpm_solver_2m": dpm_solver_2m, "ddim": ddim}
@@ -75,57 +78,86 @@ def export(source: Path, start: EarlyStart, folder: Path, card: Mapping[str, str
     """
     from diffusers.models.modeling_utils import ModelMixin
 
-    if folder.exists():
-        raise BadModel(f"{folder} exists already. Give another place, or delete it.")
     if not isinstance(start.model.net, ModelMixin):
         raise BadModel(f"{start.model.name} is no model of diffusers, and only such models are exported.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        whole = Path(place) / folder.name
-        shutil.copytree(CODE, whole, ignore=shutil.ignore_patterns("__*", "prior.py"))
+    with new_folder(folder) as whole:
         start.model.net.save_pretrained(whole / "unet")
         scheduler = source / "scheduler" if (source / "scheduler").is_dir() else source
         (whole / "scheduler").mkdir()
         shutil.copy(scheduler / "scheduler_config.json", whole / "scheduler")
         kind = json.loads((scheduler / "scheduler_config.json").read_text(encoding="utf-8"))["_class_name"]
-        _save_prior(whole / "prior", start)
-        index = {
-            "_class_name": ["pipeline", "EarlyStartPipeline"], "_diffusers_version": version("diffusers"),
-            "prior": ["prior", "Prior"], "scheduler": ["diffusers", kind], "unet": ["diffusers", "UNet2DModel"],
-        }  # fmt: skip
-        (whole / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        (whole / "README.md").write_text(model_card(start, dict(card or {})), encoding="utf-8")
+        save_prior(whole / "prior", start.noise, start.model.shape, start.model.scale, start.index)
+        save_index(whole, ["diffusers", kind], ["diffusers", "UNet2DModel"])
+        clock = start.model.clock
+        T = clock.at_index(torch.tensor(float(start.index), dtype=torch.float64)).item()
+        rows = {"start": clock.words(T), "end": clock.words(start.model.epsilon), "p_noise": type(start.noise).__name__}
+        begins = (
+            f"The reverse diffusion begins at index {start.index} of {clock.indices} from a Gaussian p_noise.\n"
+            "It does not begin at the last index from pure noise. The network is the original one."
+        )
+        card_text = model_card(start.model.name, begins, rows | dict(card or {}))
+        (whole / "README.md").write_text(card_text, encoding="utf-8")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder with the pipeline in it, to be filled; it appears whole or not at all. Raises BadModel if it exists."""
+    if folder.exists():
+        raise BadModel(f"{folder} exists already. Give another place, or delete it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+        whole = Path(place) / folder.name
+        shutil.copytree(CODE, whole, ignore=shutil.ignore_patterns("__*", "prior.py", "cell_unet.py"))
+        yield whole
         whole.rename(folder)
 
 
-def _save_prior(place: Path, start: EarlyStart) -> None:
+def save_index(whole: Path, scheduler: list[str], unet: list[str]) -> None:
+    """model_index.json: the library, or the file beside it, and the class of each part."""
+    index = {
+        "_class_name": ["pipeline", "EarlyStartPipeline"], "_diffusers_version": version("diffusers"),
+        "prior": ["prior", "Prior"], "scheduler": scheduler, "unet": unet,
+    }  # fmt: skip
+    write_json(whole / "model_index.json", index)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """As diffusers writes its settings."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def save_prior(
+    place: Path,
+    noise: Gaussian | FullGaussian,
+    shape: tuple[int, int, int],
+    scale: Scale,
+    index: int,
+    unit: float = 1.0,
+) -> None:
+    """p_noise and the code that draws from it; the pipeline's x is the x of `noise` over `unit`."""
     place.mkdir()
-    full = isinstance(start.noise, FullGaussian)
-    factor = start.noise.factor if isinstance(start.noise, FullGaussian) else start.noise.variance.flatten().sqrt()
-    parts = {"mean": start.noise.mean.flatten(), "factor": factor}
+    full = isinstance(noise, FullGaussian)
+    factor = noise.factor if isinstance(noise, FullGaussian) else noise.variance.flatten().sqrt()
+    parts = {"mean": noise.mean.flatten(), "factor": factor}
     save_file(
-        {name: part.float().contiguous() for name, part in parts.items()},
+        {name: (part / unit).float().contiguous() for name, part in parts.items()},
         place / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"},
     )  # fmt: skip
     config = {
-        "_class_name": "Prior", "shape": list(start.model.shape), "full": full, "index": start.index,
-        "start": start.model.scale.start, "width": start.model.scale.width,
+        "_class_name": "Prior", "shape": list(shape), "full": full, "index": index,
+        "start": scale.start, "width": scale.width,
     }  # fmt: skip
-    (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(place / "config.json", config)
     shutil.copy(CODE / "prior.py", place)
 
 
-def model_card(start: EarlyStart, measured: dict[str, str]) -> str:
+def model_card(name: str, begins: str, rows: dict[str, str]) -> str:
     """The README.md of the folder: how it is used, and what was measured."""
-    clock = start.model.clock
-    T = clock.at_index(torch.tensor(float(start.index), dtype=torch.float64)).item()
-    rows = {"start": clock.words(T), "end": clock.words(start.model.epsilon), "p_noise": type(start.noise).__name__}
-    rows |= measured | {package: version(package) for package in ("difftime", "diffusers", "torch")}
+    rows = rows | {package: version(package) for package in ("difftime", "diffusers", "torch")}
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"""# {start.model.name}, from an early start
+    return f"""# {name}, from an early start
 
-The reverse diffusion begins at index {start.index} of {clock.indices} from a Gaussian p_noise.
-It does not begin at the last index from pure noise. The network is the original one.
+{begins}
 
 ```python
 from diffusers import DiffusionPipeline

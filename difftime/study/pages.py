@@ -13,6 +13,7 @@ import pandas as pd
 from difftime.explore import NEEDS, WANTS
 from difftime.explore.page import save_explorer
 from difftime.optimum.best import said
+from difftime.study.registry import FIGURES
 from difftime.support.files import atomic
 from difftime.tables.bounds import doubts, verdict
 from difftime.tables.frames import rows_of
@@ -35,10 +36,10 @@ def save_pages(paths: Iterable[str], pictures: Iterable[str], kinds: Mapping[str
         kinds,
         explorer,
     )
-    drawn = {Path(path): Path(path).read_bytes() for path in pictures}
-    parts = [
-        section(name, own, [png for path, png in drawn.items() if name in path.parts]) for name, own in frames.items()
-    ]
+    drawn: dict[str, list[bytes]] = {name: [] for name in kinds}
+    for path in map(Path, pictures):
+        drawn[path.parents[FIGURES[path.stem].each_net].name].append(path.read_bytes())
+    parts = [section(name, own, drawn[name]) for name, own in frames.items()]
     with atomic(findings) as temporary:
         temporary.write_text(STYLE + "\n".join(parts), encoding="utf-8")
 

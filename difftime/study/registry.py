@@ -79,7 +79,7 @@ MEASUREMENTS = {
     for one in (
         Measurement("elbo", ("elbo", "curve"), ("elbo_units", "curve_units")),
         Measurement("likelihood", ("likelihood",), ("likelihood_units",)),
-        Measurement("samples", ("samples", "modes", "histogram", "images")),
+        Measurement("samples", ("samples", "few_steps", "modes", "histogram", "images")),
     )
 }
 MEASURED_BY = {table: one.name for one in MEASUREMENTS.values() for table in (*one.tables, *one.units)}
@@ -105,6 +105,7 @@ DERIVED = {
         Derived(
             "summary", "difftime.tables.summary:summary", ("elbo", "optimum", "training"), ("likelihood", "samples")
         ),
+        Derived("steps", "difftime.tables.steps:steps", ("few_steps", "samples")),
         Derived(
             "table1", "difftime.tables.paper:table1", ("training",), ("elbo", "likelihood"),
             ("elbo_units", "likelihood_units"), "difftime.tables.paper:texts",
@@ -128,6 +129,7 @@ FIGURES = {
         Figure("fig3", "summary", False, lambda of: of.mixture and "elbo" in of.measures and of.nets > 1),
         Figure("fig4", "histogram", True, lambda of: of.d == 1 and "samples" in of.measures),
         Figure("quality", "samples", True, lambda of: of.mixture and "samples" in of.measures),
+        Figure("steps", "steps", True, lambda of: "samples" in of.measures),
         Figure("cost", "samples", True, lambda of: of.mixture and "samples" in of.measures),
         Figure("noises", "summary", True, lambda of: "elbo" in of.measures and of.p_noises > 1),
         Figure("prediction", "prediction", True, lambda of: "elbo" in of.measures and (of.times > 1 or not of.trained)),

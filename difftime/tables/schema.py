@@ -71,9 +71,54 @@ def _bits(name: str, description: str, nullable: bool = True, low: float | None 
     return Column(name, "float64", "bits per dimension", description, nullable, low)
 
 
+def _distance(name: str, description: str, signed: bool = False) -> Column:
+    return Column(name, "float64", "units of x", description, True, None if signed else 0.0)
+
+
 SOLVER = (
     Column("rtol", "float64", "1", "Relative tolerance of RK45", low=0.0),
     Column("atol", "float64", "units of x", "Absolute tolerance of RK45", low=0.0),
+)
+FINITE = Column("finite", "float64", "1", "Share of samples that are finite numbers", low=0.0, high=1.0)
+DISTANCE = (
+    Column(
+        "wasserstein1",
+        "float64",
+        "units of x",
+        "Wasserstein-1 distance to p_data; sliced if d > 1; of images: of 8 bits, to the test images, 128 grey "
+        "levels to a unit. Null if a sample is not finite",
+        True,
+        low=0.0,
+    ),
+    Column(
+        "wasserstein1_se",
+        "float64",
+        "units of x",
+        "Bootstrap standard error over the samples of wasserstein1; images only, null for a single one",
+        True,
+        low=0.0,
+    ),
+    Column(
+        "wasserstein1_floor",
+        "float64",
+        "units of x",
+        "What as many perfect samples are expected to have; of images: as many training images, mean over disjoint "
+        "sets, null if there are fewer",
+        True,
+        low=0.0,
+    ),
+    Column(
+        "wasserstein1_floor_se",
+        "float64",
+        "units of x",
+        "Standard error of wasserstein1_floor over the sets; images only, null for one set",
+        True,
+        low=0.0,
+    ),
+)
+FEW_STEPS = (
+    _text("sampler", "sde: Euler-Maruyama in equal steps of time; ddim, heun, dpm_solver_2m: in equal steps of lambda"),
+    _count("evaluations", "Evaluations of the score that the sampler may take"),
 )
 
 TABLES: dict[str, tuple[Column, ...]] = {
@@ -228,41 +273,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _count("units", "Samples"),
         _count("steps", "Steps of Euler-Maruyama; for the ode, accepted and rejected ones"),
         _count("nfe", "Evaluations of the score per sample"),
-        Column("finite", "float64", "1", "Share of samples that are finite numbers", low=0.0, high=1.0),
-        Column(
-            "wasserstein1",
-            "float64",
-            "units of x",
-            "Wasserstein-1 distance to p_data; sliced if d > 1; of images: of 8 bits, to the test images, 128 grey "
-            "levels to a unit. Null if a sample is not finite",
-            True,
-            low=0.0,
-        ),
-        Column(
-            "wasserstein1_se",
-            "float64",
-            "units of x",
-            "Bootstrap standard error over the samples of wasserstein1; images only, null for a single one",
-            True,
-            low=0.0,
-        ),
-        Column(
-            "wasserstein1_floor",
-            "float64",
-            "units of x",
-            "What as many perfect samples are expected to have; of images: as many training images, mean over disjoint "
-            "sets, null if there are fewer",
-            True,
-            low=0.0,
-        ),
-        Column(
-            "wasserstein1_floor_se",
-            "float64",
-            "units of x",
-            "Standard error of wasserstein1_floor over the sets; images only, null for one set",
-            True,
-            low=0.0,
-        ),
+        FINITE,
+        *DISTANCE,
         _nats("log_p_data_median", "Median over the samples of log p_data; known densities only", True),
         _nats("log_p_data_median_p_data", "What that median is under p_data", True),
         _nats("log_p_data_q025", "2.5 % quantile of log p_data", True),
@@ -271,6 +283,17 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _nats("log_p_data_mean_se", "Standard error of that mean over the samples", True, 0.0),
         Column("share_first", "float64", "1", "Share of samples most probably from the first mode", True, 0.0, 1.0),
         Column("share_first_p_data", "float64", "1", "What that share is under p_data", True, 0.0, 1.0),
+        DATA_DIGEST,
+    ),
+    "few_steps": (
+        *CELL,
+        SEED,
+        P_NOISE,
+        *FEW_STEPS,
+        _count("nfe", "Evaluations of the score that it took"),
+        _count("units", "Samples; they start from the same draws at every T, and with every sampler"),
+        FINITE,
+        *DISTANCE,
         DATA_DIGEST,
     ),
     "modes": (
@@ -407,6 +430,32 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("standard_cost", "float64", "1", "Its evaluations", True, 0.0),
         Column("saved", "float64", "1", "1 - cost / standard_cost", True),
         _count("choices", "Pairs of T and p_noise, with finite values of every unit, that were compared"),
+    ),
+    "steps": (
+        *CELL,
+        P_NOISE,
+        *FEW_STEPS,
+        _count("nfe", "Evaluations of the score that it took"),
+        _distance("wasserstein1", "Wasserstein-1 distance to p_data, or to the test images; mean over finite seeds"),
+        _distance("wasserstein1_se", "Its standard error: over seeds; of one seed over its images"),
+        _distance("wasserstein1_floor", "What as many perfect samples are expected to have"),
+        _text("many", "The sampler of many evaluations: ode, which is RK45; of images sde, Euler-Maruyama"),
+        Column("many_nfe", "float64", "1", "Its evaluations of the score, mean over seeds", low=0.0),
+        _distance("many_wasserstein1", "Its distance from the same T and p_noise"),
+        _distance("many_wasserstein1_se", "Standard error of that"),
+        _count("many_finite", "Its seeds all of whose samples are finite; the others are in no mean"),
+        _distance("behind", "wasserstein1 less many_wasserstein1, from the same draws", signed=True),
+        _distance("behind_se", "Standard error of that, paired over seeds; of one seed that of independent distances"),
+        Column("against_T", "float64", "SDE time", "T = 1, or the largest T: what gain is against", True, 0.0),
+        _distance(
+            "gain",
+            "Distance of the same sampler and evaluations from the standard p_noise at against_T, less wasserstein1",
+            signed=True,
+        ),
+        _distance("gain_se", "Standard error of that, paired over seeds; of one seed that of independent distances"),
+        _count("units", "Samples per seed"),
+        _count("seeds", "Seeds in the cell"),
+        _count("finite", "Seeds all of whose samples are finite; the others are in no mean"),
     ),
     "table1": (
         *CELL,

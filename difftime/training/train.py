@@ -229,8 +229,11 @@ class _Run:
                 # a factor of nan for a norm that is not finite: the loss is checked, and says so
                 torch._foreach_mul_(model, (self.recipe.clip / norm).clamp(max=1.0))
         self.count += 1
-        update = {"adam": adam, "muon": muon}[self.recipe.optimiser]
-        update(self.net, self.parameters, gradients, self.moments, self.count, rate)
+        state = (self.net, self.parameters, gradients, self.moments, self.count)
+        if self.recipe.optimiser == "muon":
+            muon(*state, float(rate))
+        else:
+            adam(*state, rate)
 
     def weights(self) -> dict[str, Tensor]:
         names = [name for name, _ in self.net.named_parameters()]

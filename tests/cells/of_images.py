@@ -23,7 +23,7 @@ BOTH = ["standard", "matched"]
 QUICK: dict[str, dict[str, Any]] = {
     "elbo": {"pairs": 1, "times": 4},
     "likelihood": {"batch": 3, "draws": 2, "rtol": 3e-2, "atol": 3e-2},
-    "samples": {"images": 3, "steps_per_unit_time": 5},
+    "samples": {"images": 3, "steps_per_unit_time": 5, "evaluations": [2, 3]},
 }
 CURVE = ["seed", "p_noise"]
 

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from of_images import CURVE, SIZE, TEST, files_of, measure, read, same_files
+from of_images import CURVE, SIZE, TEST, Cut, call, contents, files_of, measure, measurement, read, same_files
 from scipy.stats import wasserstein_distance
 
+from difftime.images.pixels import SCALE
+from difftime.measures.few_steps import heun, level_times
 from difftime.measures.quality import directions, perfect_sliced_wasserstein1, projections
 from difftime.study.cell import build
 from difftime.study.commands import samples as command
 from difftime.study.settings import read_cell
+from difftime.support.streams import stream
 
 
 def test_samples_are_images_of_the_datas_shape_and_come_out_the_same_again(cell: Path, measured: Path) -> None:
@@ -70,3 +73,86 @@ def test_samples_that_are_not_finite_are_counted_and_said(
     for column in ("wasserstein1", "wasserstein1_se"):
         assert quality[column].isna().to_list() == [False, False, True, True]
     assert quality.wasserstein1[:2].to_list() == whole_quality.wasserstein1[:2].to_list()
+
+
+# In few steps
+
+
+def test_every_sampler_has_a_row_for_every_budget_seed_and_p_noise(measured: Path) -> None:
+    rows = read(measured, "few_steps")
+    keys = rows[["seed", "p_noise", "sampler", "evaluations"]]
+    assert len(keys) == len(keys.drop_duplicates()) == 2 * 2 * 4 * 2
+    assert dict(zip(zip(rows.sampler, rows.evaluations, strict=True), rows.nfe, strict=True)) == {
+        (sampler, budget): 2 if sampler == "heun" else budget
+        for sampler in ("sde", "ddim", "heun", "dpm_solver_2m")
+        for budget in (2, 3)
+    }
+    assert set(rows.units) == {3}
+    samples = read(measured, "samples")
+    assert set(rows.wasserstein1_floor) == set(samples.wasserstein1_floor)
+    assert set(rows.data_digest) == set(samples.data_digest)
+
+
+def test_the_distance_in_few_steps_is_that_of_the_sampler_from_the_same_draws(measured: Path) -> None:
+    problem = build(read_cell(measured / "cell.json"), precision="float32")
+    problem.load(measured)
+    noise = problem.noise("standard")
+    x = torch.stack([noise.sample(3, generator=stream(seed, "x_T")) for seed in problem.seeds])
+    drawn = heun(problem.score, problem.sde, x, level_times(problem.sde, problem.T, problem.epsilon, 1))
+    pixels = ((drawn + 1) * SCALE).clamp(0, 255).floor() / SCALE
+    along = directions(problem.d).mT
+    for seed, images in enumerate(pixels):
+        row = read(measured, "few_steps").query(f"seed == {seed} and p_noise == 'standard' and sampler == 'heun'")
+        ends = (images @ along, problem.images.test.flatten(1).double() / SCALE @ along)
+        oracle = np.mean([wasserstein_distance(a, b) for a, b in zip(*(p.mT.numpy() for p in ends), strict=True)])
+        assert row.wasserstein1.to_list() == pytest.approx([oracle] * 2, rel=1e-12)
+
+
+def test_a_cut_leaves_nothing_behind_and_the_next_run_ends_with_the_same_bytes(
+    cell: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = command.within, []
+
+    def cut(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 9:
+            raise Cut
+        return whole(*arguments)
+
+    before = contents(cell)
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "within", cut)
+        with pytest.raises(Cut):
+            measure("samples", cell)
+    assert contents(cell) == before
+    measure("samples", cell)
+    assert same_files(cell, measured, *files_of("samples"))
+
+
+def test_a_sampler_that_blows_up_has_no_distance_and_its_share_says_so(
+    cell: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = command.within
+
+    def broken(budget: int, sampler: str, *arguments: Any) -> Any:
+        x, nfe = whole(budget, sampler, *arguments)
+        if (budget, sampler) == (3, "ddim"):
+            x[1, 0, 4] = torch.inf
+        return x, nfe
+
+    monkeypatch.setattr(command, "within", broken)
+    measure("samples", cell)
+    rows, sound = read(cell, "few_steps"), read(measured, "few_steps")
+    failed = (rows.sampler == "ddim") & (rows.evaluations == 3) & (rows.seed == 1)
+    assert rows.wasserstein1.isna().equals(failed)
+    assert rows.finite[failed].to_list() == pytest.approx([2 / 3] * 2)
+    assert rows[~failed].equals(sound[~failed])
+
+
+@pytest.mark.parametrize(("key", "value"), [("evaluations", [1]), ("evaluations", []), ("samplers", ["rk45"])])
+def test_settings_that_no_sampler_has_are_refused_and_nothing_is_lost(measured: Path, key: str, value: list) -> None:
+    before = contents(measured)
+    result = call(*measurement("samples", measured, **{key: value}))
+    assert result.exit_code == 1
+    assert f"- {key}" in result.stderr
+    assert contents(measured) == before

@@ -45,7 +45,7 @@ STUDY: dict[str, Any] = {
     ],
     "elbo": {"time_steps": 20, "times": 5, "images": 2, "pairs": 1},
     "likelihood": {"points": 32, "grid_cells": 128, "grid_steps": 12, "images": 2, "batch": 2},
-    "samples": {"points": 64, "steps_per_unit_time": 20},
+    "samples": {"points": 64, "steps_per_unit_time": 20, "evaluations": [4]},
     "optimum": {"resamples": 10},
 }  # fmt: skip
 LINE = {

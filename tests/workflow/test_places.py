@@ -141,7 +141,8 @@ def test_results_in_the_home_folder_are_found_there(tmp_path: Path) -> None:
 
 def test_what_was_found_is_said_data_set_by_data_set_below_its_name(finished) -> None:
     lines = difftime(finished, "show", finished.results).stdout.splitlines()
-    assert [line for line in lines if not line.startswith("  ")] == [*STUDY["datasets"]]
+    explorer = f"Explorer: {finished.results / 'explore.html'}"
+    assert [line for line in lines if not line.startswith("  ")] == [*STUDY["datasets"], explorer]
     places = [line for line in lines if line.startswith("  Tables: ")]
     assert len(places) == len(STUDY["datasets"])
     for dataset, line in zip(STUDY["datasets"], places, strict=True):
@@ -255,6 +256,7 @@ def test_a_locale_that_is_not_utf8_changes_no_byte(line, tmp_path: Path) -> None
         log.read_text(encoding="utf-8")
     shown = difftime(clone, "show", results, **ASCII)
     assert "Tables: " in shown.stdout
+    assert "Explorer: " in shown.stdout
 
 
 # Storage

@@ -75,6 +75,7 @@ rule samples:
         noises=PLAN.fitted,
     output:
         samples=f"{CELL}/samples.parquet",
+        few_steps=f"{CELL}/few_steps.parquet",
         modes=f"{CELL}/modes.parquet",
         histogram=f"{CELL}/histogram.parquet",
         images=f"{CELL}/images.parquet",

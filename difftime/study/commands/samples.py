@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from difftime.diffusion.sde import Noise
+from difftime.measures.few_steps import within
 from difftime.measures.quality import (
     histogram,
     histogram_edges,
@@ -37,7 +39,7 @@ from difftime.tables.schema import Row, filled
 def run(
     folder: Path, settings: MixtureSampleSettings | ImageSampleSettings, p_noise: Sequence[str], *, data_dir: Path
 ) -> Work:
-    """Read the trained cell in `folder`; write samples.parquet, and modes and histogram or images.parquet."""
+    """Read the trained cell in `folder`; write samples, few_steps, and modes and histogram or images.parquet."""
     cell, problem = open_cell(folder, data_dir)
     start = time.monotonic()
     if isinstance(problem, MixtureProblem):
@@ -52,12 +54,15 @@ def run(
 def _of_density(
     folder: Path, cell: Cell, problem: MixtureProblem, settings: MixtureSampleSettings, p_noise: Sequence[str]
 ) -> None:
+    noises = dict(zip(p_noise, p_noises(problem, p_noise, folder), strict=True))
     parts = [
         _compared(cell, problem, name, noise, sampler, settings)
-        for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True)
+        for name, noise in noises.items()
         for sampler in ("sde", "ode")
     ]
-    write_tables(folder, "samples", {table: [row for part in parts for row in part[table]] for table in parts[0]})
+    rows = {table: [row for part in parts for row in part[table]] for table in parts[0]}
+    few = [row for name, noise in noises.items() for row in _few_of_density(cell, problem, name, noise, settings)]
+    write_tables(folder, "samples", rows | {"few_steps": few})
     log.info("%d samples per seed, sampler and p_noise: %s", settings.points, folder / "samples.parquet")
 
 
@@ -78,11 +83,16 @@ def _compared(
     }
 
 
+def _starts(problem: MixtureProblem | ImageProblem, noise: Noise, n: int) -> Float[Tensor, "seeds n d"]:
+    """x_T in float64; the random numbers behind it are the same in all cells."""
+    return torch.stack([noise.sample(n, generator=stream(seed, "x_T")) for seed in problem.seeds])
+
+
 def _draw(
     problem: MixtureProblem, noise: Noise, sampler: str, settings: MixtureSampleSettings
 ) -> tuple[Tensor, Tensor]:
     """Samples [seeds, points, d] in float64, and each seed's number of score evaluations."""
-    x = torch.stack([noise.sample(settings.points, generator=stream(seed, "x_T")) for seed in problem.seeds])
+    x = _starts(problem, noise, settings.points)
     if sampler == "ode":
         return reverse_ode(
             problem.score, problem.sde, x, problem.T, problem.epsilon,
@@ -119,6 +129,38 @@ def _sample_rows(
     ]  # fmt: skip
 
 
+def _few_of_density(
+    cell: Cell, problem: MixtureProblem, name: str, noise: Noise, settings: MixtureSampleSettings
+) -> list[Row]:
+    """The rows of few_steps for one p_noise."""
+    x, p = _starts(problem, noise, settings.points), problem.density
+    drawn = {
+        (sampler, budget): _in_few_steps(problem, x, sampler, budget)
+        for sampler, budget in itertools.product(settings.samplers, settings.evaluations)
+    }
+    # at once, as the quantiles of p_data are what takes time
+    distances = wasserstein1(torch.cat([ends for ends, _ in drawn.values()]), p).unflatten(0, (len(drawn), -1))
+    floor = wasserstein1_floor(p, settings.points)
+    rows = []
+    for ((sampler, budget), (ends, nfe)), distance in zip(drawn.items(), distances, strict=True):
+        kind = {"p_noise": name, "sampler": sampler, "evaluations": budget}
+        found = {"nfe": nfe, "units": settings.points, "wasserstein1_floor": floor}
+        rows += [
+            filled("few_steps", keys(cell) | {"seed": seed} | kind | found | {
+                "finite": ends[seed].isfinite().all(-1).double().mean().item(), "wasserstein1": finite(distance[seed])
+            })
+            for seed in range(len(ends))
+        ]  # fmt: skip
+    return rows
+
+
+def _in_few_steps(problem: MixtureProblem | ImageProblem, x: Tensor, sampler: str, budget: int) -> tuple[Tensor, int]:
+    """Samples and the evaluations they took. In float64: x/alpha at large T is long, and the last step short."""
+    generators = [stream(seed, "reverse SDE", device=x.device) for seed in problem.seeds]
+    score = Watched(f"{problem.name}, {sampler}", problem.score)
+    return within(budget, sampler, score, problem.sde, x, problem.T, problem.epsilon, generators)
+
+
 def _mode_rows(points: int, shares: Tensor, truth: Tensor) -> list[list[Row]]:
     return [
         [
@@ -153,11 +195,11 @@ def _of_images(
     test = projections(problem.images.test)
     floor, floor_se = perfect_sliced_wasserstein1(problem.images.train, test, settings.images)
     measured = {
-        "sampler": "sde", "units": settings.images, "steps": steps, "nfe": steps,
+        "units": settings.images, "data_digest": problem.images.digest,
         "wasserstein1_floor": finite(floor), "wasserstein1_floor_se": finite(floor_se),
-        "data_digest": problem.images.digest,
     }  # fmt: skip
-    rows, quality = [], []
+    of_sde = measured | {"sampler": "sde", "steps": steps, "nfe": steps}
+    rows, quality, few = [], [], []
     for name, noise in zip(p_noise, p_noises(problem, p_noise, folder), strict=True):
         pixels, unknown = _drawn(problem, noise, settings, steps)
         if unknown.any():
@@ -176,8 +218,10 @@ def _of_images(
             ]  # fmt: skip
             whole = unknown[seed] == 0
             distance = _distance(images, bool(whole.all()), test, problem.seeds[seed])
-            quality.append(filled("samples", key | measured | distance | {"finite": whole.double().mean().item()}))
-    write_tables(folder, "samples", {"samples": quality, "images": rows})
+            quality.append(filled("samples", key | of_sde | distance | {"finite": whole.double().mean().item()}))
+        common = keys(cell) | {"p_noise": name} | measured
+        few += [filled("few_steps", common | row) for row in _few_of_images(problem, noise, settings, test)]
+    write_tables(folder, "samples", {"samples": quality, "few_steps": few, "images": rows})
     log.info("%d images drawn in %d steps: %s", settings.images, steps, folder / "images.parquet")
 
 
@@ -185,17 +229,39 @@ def _drawn(
     problem: ImageProblem, noise: Noise, settings: ImageSampleSettings, steps: int
 ) -> tuple[UInt8[Tensor, "seeds n C H W"], Tensor]:
     """Images of 8 bits, and how many values of each were not finite."""
-    x = torch.stack([noise.sample(settings.images, generator=stream(seed, "x_T")) for seed in problem.seeds])
+    x = _starts(problem, noise, settings.images)
     generators = [stream(seed, "reverse SDE", device=problem.device) for seed in problem.seeds]
     with memory_for("samples.images", settings.images):
         drawn = reverse_sde(
             Watched(f"samples {problem.name}", problem.score), problem.sde, x.float().to(problem.device),
             problem.T, problem.epsilon, steps=steps, generators=generators,
         )  # fmt: skip
-    # what lies beyond the grey levels becomes the nearest one
+    return _pixels(drawn, problem)
+
+
+def _pixels(drawn: Tensor, problem: ImageProblem) -> tuple[UInt8[Tensor, "seeds n C H W"], Tensor]:
+    """What lies beyond the grey levels becomes the nearest one, and what is not finite black; how many these are."""
     black = torch.where(drawn.isfinite(), drawn, problem.scale.start)
     pixels = problem.scale.levels(black).cpu().unflatten(-1, problem.images.shape)
     return pixels, (~drawn.isfinite()).sum(-1).cpu()
+
+
+def _few_of_images(
+    problem: ImageProblem, noise: Noise, settings: ImageSampleSettings, test: Float[Tensor, "m directions"]
+) -> list[Row]:
+    """What few_steps says of one p_noise, besides what all of its rows say."""
+    x = _starts(problem, noise, settings.images).to(problem.device)
+    rows = []
+    for sampler, budget in itertools.product(settings.samplers, settings.evaluations):
+        with memory_for("samples.images", settings.images):
+            ends, nfe = _in_few_steps(problem, x, sampler, budget)
+        pixels, unknown = _pixels(ends, problem)
+        for seed, images in enumerate(pixels):
+            whole = unknown[seed] == 0
+            row = {"seed": seed, "sampler": sampler, "evaluations": budget, "nfe": nfe}
+            distance = _distance(images, bool(whole.all()), test, problem.seeds[seed])
+            rows.append(row | distance | {"finite": whole.double().mean().item()})
+    return rows
 
 
 def _distance(pixels: UInt8[Tensor, "n C H W"], whole: bool, test: Float[Tensor, "m directions"], seed: str) -> Row:

@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difftime.study.settings.base import AtLeast2, Count, NotBool, Positive, Settings, Tolerance
+from difftime.study.settings.base import AtLeast2, Count, Listed, NotBool, Positive, Settings, Tolerance
 
 Measure = Literal["elbo", "likelihood", "samples"]
 Family = Literal["mixture", "images"]
 """Data whose density is known, or pixels: they are measured differently."""
+FewStepSampler = Literal["sde", "ddim", "heun", "dpm_solver_2m"]
 
 
 class CurveSettings(Settings):
@@ -87,14 +88,26 @@ class EulerMaruyamaSettings(Settings):
     steps_per_unit_time: Count = Field(default=500, description="Euler–Maruyama steps per unit of T")
 
 
-class MixtureSampleSettings(EulerMaruyamaSettings, SolverSettings):
+class FewStepSettings(Settings):
+    """Of the samples in few steps."""
+
+    evaluations: Listed[AtLeast2] = Field(
+        default=(5, 10, 20, 50), description="Few steps: evaluations of the score that a sampler may take"
+    )
+    samplers: Listed[FewStepSampler] = Field(
+        default=("sde", "ddim", "heun", "dpm_solver_2m"),
+        description="Few steps: sde is Euler–Maruyama; the others solve the ODE in equal steps of lambda",
+    )
+
+
+class MixtureSampleSettings(EulerMaruyamaSettings, FewStepSettings, SolverSettings):
     """Samples of the reverse SDE and of the ODE, compared with the data's density."""
 
     points: AtLeast2 = Field(default=2048, description="Mixtures: samples per seed, sampler and p_noise")
     bins: Count = Field(default=120, description="Mixtures: bins of the histogram (1-D)")
 
 
-class ImageSampleSettings(EulerMaruyamaSettings):
+class ImageSampleSettings(EulerMaruyamaSettings, FewStepSettings):
     """Images of the reverse SDE, compared with the test images."""
 
     images: Count = Field(
