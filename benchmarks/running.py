@@ -16,7 +16,8 @@ import torch
 from difftime.images.pixels import bits_per_dimension
 from difftime.measures.curve import noises_at, running_elbo
 from difftime.measures.image_elbo import image_elbo, over_images
-from difftime.study.commands.common import dequantised, measured_images, open_cell
+from difftime.study.commands.common import dequantised, measured_images
+from difftime.study.opening import open_cell
 from difftime.tables.render import markdown_rows, plus_minus
 
 TIMES = (0.2, 0.4, 0.6, 0.8)

@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "optimum": {"resamples": 200, "confidence": 0.95, "loss": 0.01},
     "kind": "mixture",
     "sdes": {"vp": "vp", "ve": "ve-exponential"},
+    "pretrained": [],
 }
 OF_IMAGES = SETTINGS | {"kind": "mnist5k"}
 

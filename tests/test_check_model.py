@@ -11,10 +11,11 @@ from torch import Tensor
 from difftime.diffusion.score import Score
 from difftime.diffusion.sde import VE, VP, Noise, SubVP
 from difftime.diffusion.tabulated import Tabulated
+from difftime.images.pixels import CENTRED, UNIT, Scale
 from difftime.measures.image_elbo import ImageElbo
 from difftime.models import check
 from difftime.models.check import check_model, measured_bits
-from difftime.models.foreign import CENTRED, UNIT, Clock, ForeignModel, Scale
+from difftime.models.foreign import Clock, ForeignModel
 
 TABLE = Tabulated.linear()
 START = Clock(VP(), TABLE).at_index(torch.tensor(0.0, dtype=torch.float64)).item()

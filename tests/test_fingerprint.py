@@ -126,6 +126,11 @@ def test_what_every_command_rests_on_covers_every_command(package: Path) -> None
         assert changed(package / module, "\n\n\n", "\n\nnew = 1\n\n") == {f"study.commands.{name}" for name in COMMANDS}
 
 
+def test_what_reads_the_models_of_others_has_no_part_in_training(package: Path) -> None:
+    of_models = changed(package / "models" / "diffusers_folder.py", "index.float()", "index.double()")
+    assert of_models == {f"study.commands.{name}" for name in COMMANDS if name != "train"}
+
+
 @pytest.mark.parametrize("name", sorted(source.NOT_FOLLOWED))
 def test_what_changes_no_result_changes_no_fingerprint(package: Path, name: str) -> None:
     place = package / name.replace(".", "/")

@@ -75,7 +75,7 @@ def test_the_table_of_runs_has_every_command_of_every_cell() -> None:
         for name in MEASUREMENTS:
             wanted = [file.replace(f"/{name}.parquet", f"/run_{name}.parquet") for file in cells.files(dataset, name)]
             assert [file for file in files if file.endswith(f"/run_{name}.parquet")] == wanted
-        own = [name for name, _ in cells.cells(dataset)]
+        own = [cell_name(keys) for keys, _ in cells.cells(dataset)]
         assert [file for file in files if "run_train" in file] == [f"{cell}/run_train.parquet" for cell in own]
         fitted = own if dataset == "toy" else []
         assert [file for file in files if "noise_flow" in file] == [f"{cell}/run_noise_flow.parquet" for cell in fitted]

@@ -19,13 +19,13 @@ from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.score import ExactScore
 from difftime.diffusion.sde import VE, VP, SubVP, expand, matched_noise
 from difftime.diffusion.tabulated import Tabulated
-from difftime.images.pixels import bits_per_dimension, moments, scaled
+from difftime.images.pixels import CENTRED, UNIT, Scale, bits_per_dimension, moments, scaled
 from difftime.measures.few_steps import dpm_solver_2m, level_times
 from difftime.measures.image_elbo import image_elbo, over_images
 from difftime.measures.likelihood import ode_likelihood
 from difftime.models import BadModel, ForeignModel, load_model
 from difftime.models.diffusers_folder import IndexedNoise, import_unet
-from difftime.models.foreign import CENTRED, UNIT, Clock, NoiseScore, Scale
+from difftime.models.foreign import Clock, NoiseScore
 
 needs_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs difftime[models]")
 LINEAR = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "num_train_timesteps": 1000}

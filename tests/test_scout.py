@@ -16,10 +16,11 @@ from test_models import LINEAR, save
 
 from difftime.diffusion.sde import VE, VP, Gaussian, matched_noise, standard_noise
 from difftime.diffusion.tabulated import Tabulated
+from difftime.images.pixels import CENTRED, Scale
 from difftime.images.readers import BadImages
 from difftime.models import BadModel, scout
 from difftime.models.check import exact_score, true_bits
-from difftime.models.foreign import CENTRED, Clock, ForeignModel, Scale
+from difftime.models.foreign import Clock, ForeignModel
 from difftime.models.scout import Scouting
 from difftime.study.commands.foreign import card_of
 
@@ -344,7 +345,7 @@ def test_a_model_that_cannot_be_read_is_refused_in_one_message(tmp_path: Path, d
     (tmp_path / "latent" / "vae").mkdir(parents=True)
     assert "latent-diffusion" in said(tmp_path / "latent")
     assert "conditional" in said(save(tmp_path / "classes", LINEAR, num_class_embeds=3))
-    assert "--sde is for a .pth" in refusal("scout-model", tmp_path / "ddpm", "--data", digits, "--sde", "vp")
+    assert "sde is for a .pth" in refusal("scout-model", tmp_path / "ddpm", "--data", digits, "--sde", "vp")
 
 
 @needs_diffusers

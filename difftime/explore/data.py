@@ -69,7 +69,7 @@ def _choices(summary: pd.DataFrame, tradeoff: pd.DataFrame) -> Iterator[Plain]:
         rows = own[["quantity", "mean", "se", "finite", "seeds"]].itertuples(index=False)
         yield {
             "id": name_of(sde, net, p_noise, T), "sde": sde, "net": net, "p_noise": p_noise, "T": short(T),
-            "parameters": int(own.parameters.iloc[0]),
+            "parameters": short(own.parameters.iloc[0]),
             "values": {name: [short(value) for value in values] for name, *values in rows},
             "cost": {name: short(costs[keys][name]) for name in COSTS} if keys in costs else {},
         }  # fmt: skip

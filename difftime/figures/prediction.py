@@ -4,7 +4,8 @@ row per p_noise. Diamonds are cells trained up to their own T. Lines are predict
 up to T knows its ELBO at every earlier time. The line of all cells goes through what they know, so it agrees with the
 diamonds by construction; the lines of few cells, or of the one of the largest T, are tests of the prediction. Text
 above a panel gives T* of each, dotted in the panel, with its bootstrap interval, shaded. Error bars and bands are ±
-standard errors over seeds and, of images, over the images. The last line says which cells a prediction knows.
+standard errors over seeds and, of images, over the images. The last line says which cells a prediction knows. Of a
+pretrained network, which is the same at every T, the line is no prediction but its ELBO.
 """
 
 from __future__ import annotations

@@ -370,7 +370,8 @@ def note(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
 
 def settings_of(frame: pd.DataFrame, *columns: str) -> list[str]:
     """What the rows were made with, e.g. "net mlp-32x2": every value of these columns, how many seeds."""
-    said = [f"{column} {', '.join(_short(v) for v in frame[column].dropna().unique())}" for column in columns]
+    values = {column: frame[column].dropna().unique() for column in columns}
+    said = [f"{column} {', '.join(map(_short, found))}" for column, found in values.items() if len(found)]
     counts = frame.seeds if "seeds" in frame else frame.groupby(["sde", "net", "T"]).seed.nunique()
     low, high = counts.min(), counts.max()
     number = f"{high}" if low == high else f"{low} to {high}"

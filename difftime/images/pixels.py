@@ -1,8 +1,9 @@
-"""From 8-bit pixels to densities on [-1, 1]^D, and what the moments of the data alone say about T."""
+"""From 8-bit pixels to densities on [-1, 1]^D, or on another scale, and what the data's moments alone say about T."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -92,3 +93,52 @@ def mean_variance(images: Images, block: int = 2048) -> float:
         squares.append(part.flatten(1).double().square().sum(0))
     total, square = torch.stack(totals).sum(0), torch.stack(squares).sum(0)
     return ((square * n - total**2).mean().item() / n**2 + 1 / 12) / SCALE**2
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How grey levels k and u ~ U(0, 1) become what a model takes for data: x = start + width (k + u)."""
+
+    start: float
+    width: float
+
+    @classmethod
+    def between(cls, low: float, high: float) -> Scale:
+        """[0, 256] becomes [low, high], as in all of difftime and in score_sde_pytorch's likelihood."""
+        return cls(low, (high - low) / LEVELS)
+
+    @classmethod
+    def at_centres(cls, low: float, high: float) -> Scale:
+        """The centres of the cells of 0 and 255 become `low` and `high`, where torchvision's `ToTensor` puts them."""
+        width = (high - low) / (LEVELS - 1)
+        return cls(low - width / 2, width)
+
+    def dequantised(self, k: UInt8[Tensor, "*batch"], u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Uniform dequantisation, float32."""
+        return self.start + self.width * (k.float() + u)
+
+    def levels(self, x: Tensor) -> Tensor:
+        """The grey level whose cell x lies in, from 0 to 255, uint8."""
+        return ((x - self.start) / self.width).floor().clamp(0, LEVELS - 1).to(torch.uint8)
+
+    @property
+    def offset_bits(self) -> float:
+        """log2 of the cells per unit of x: 7 for data in [-1, 1], 8 for data in [0, 1]."""
+        return -math.log2(self.width)
+
+    def bits_per_dimension(self, log_p: Any, d: int) -> Any:
+        """Bits per dimension of 8-bit images, from log p(x) in nats of their dequantised x; a number or a tensor."""
+        return -log_p / (d * math.log(2)) + self.offset_bits
+
+    def moments(self, of_pixels: Moments) -> Moments:
+        """The moments of x, from those on [-1, 1] of `moments`; on [-1, 1] the same to the bit."""
+        factor = self.width * SCALE
+        return Moments((self.start + factor) + factor * of_pixels.mean, factor**2 * of_pixels.covariance)
+
+    def marginals(self, of_pixels: Marginals) -> Marginals:
+        """The same of each coordinate, from those on [-1, 1] of `marginals`."""
+        factor = self.width * SCALE
+        return Marginals((self.start + factor) + factor * of_pixels.mean, factor**2 * of_pixels.variance)
+
+
+CENTRED, UNIT = Scale.between(-1.0, 1.0), Scale.between(0.0, 1.0)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from difftime.diffusion.sde import SDE, VE, VP, expand
 from difftime.diffusion.tabulated import Tabulated
-from difftime.models.foreign import CENTRED, UNIT, BadModel, Clock, ForeignModel, NoiseScore, Scale, square
+from difftime.images.pixels import CENTRED, UNIT, Scale
+from difftime.models.foreign import BadModel, Clock, ForeignModel, NoiseScore, square
 from difftime.support.extras import lacks
 from difftime.support.torchvision import cure_torchvision
 
@@ -44,7 +45,10 @@ def read_diffusers(folder: Path, scale: Scale | None = None) -> ForeignModel:
     if settings.get("_class_name") == "ScoreSdeVeScheduler":
         sde, epsilon, T, table, noise = _score_sde_ve(network, settings)
     else:
-        sde, table = schedule(settings, folder)
+        try:
+            sde, table = schedule(settings, folder)
+        except (TypeError, ValueError) as error:
+            raise BadModel(f"{folder}: the settings of its scheduler give no noise levels. {error}") from error
         clock = Clock(sde, table)
         epsilon, T = (
             clock.at_index(torch.tensor(float(i), dtype=torch.float64)).item() for i in (0, clock.indices - 1)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from difftime.diffusion.sde import VE, expand
-from difftime.models.foreign import CENTRED, BadModel, Clock, ForeignModel, NoiseScore, Scale, square
+from difftime.images.pixels import CENTRED, Scale
+from difftime.models.foreign import BadModel, Clock, ForeignModel, NoiseScore, square
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -48,10 +49,20 @@ def read_factory(
     model = ForeignModel(
         name=address, score=NoiseScore(noise, sde, shape), sde=sde, epsilon=0.0, T=1.0, shape=shape, scale=scale,
         clock=Clock(sde, None), net=denoiser if isinstance(denoiser, nn.Module) else None,
-        digest=hashlib.sha256(f"{address} {shape} {sde}".encode()).hexdigest(),
+        digest=_digest(f"{address} {shape} {sde}", denoiser),
     )  # fmt: skip
     _try(address, denoiser, shape)
     return model
+
+
+def _digest(said: str, denoiser: Denoiser) -> str:
+    """Of the address, and of the weights of a torch module; what the code does is not seen."""
+    digest = hashlib.sha256(said.encode())
+    if isinstance(denoiser, nn.Module):
+        for name, weight in sorted(denoiser.state_dict().items()):
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _call(address: str) -> Denoiser:

@@ -5,69 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from difftime.diffusion.score import Score
 from difftime.diffusion.sde import SDE, VP, expand
 from difftime.diffusion.tabulated import Tabulated
-from difftime.images.pixels import LEVELS, SCALE, Marginals, Moments
+from difftime.images.pixels import Scale
 
 
 class BadModel(Exception):
     """A model is missing, damaged, unsafe or of a kind that is not known; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How grey levels k and u ~ U(0, 1) become what the model takes for data: x = start + width (k + u)."""
-
-    start: float
-    width: float
-
-    @classmethod
-    def between(cls, low: float, high: float) -> Scale:
-        """[0, 256] becomes [low, high], as in all of difftime and in score_sde_pytorch's likelihood."""
-        return cls(low, (high - low) / LEVELS)
-
-    @classmethod
-    def at_centres(cls, low: float, high: float) -> Scale:
-        """The centres of the cells of 0 and 255 become `low` and `high`, where torchvision's `ToTensor` puts them."""
-        width = (high - low) / (LEVELS - 1)
-        return cls(low - width / 2, width)
-
-    def dequantised(self, k: UInt8[Tensor, "*batch"], u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """Uniform dequantisation, float32."""
-        return self.start + self.width * (k.float() + u)
-
-    def levels(self, x: Tensor) -> Tensor:
-        """The grey level whose cell x lies in, from 0 to 255, uint8."""
-        return ((x - self.start) / self.width).floor().clamp(0, LEVELS - 1).to(torch.uint8)
-
-    @property
-    def offset_bits(self) -> float:
-        """log2 of the cells per unit of x: 7 for data in [-1, 1], 8 for data in [0, 1]."""
-        return -math.log2(self.width)
-
-    def bits_per_dimension(self, log_p: Any, d: int) -> Any:
-        """Bits per dimension of 8-bit images, from log p(x) in nats of their dequantised x; a number or a tensor."""
-        return -log_p / (d * math.log(2)) + self.offset_bits
-
-    def moments(self, of_pixels: Moments) -> Moments:
-        """The moments of x, from those on [-1, 1] of `pixels.moments`."""
-        factor = self.width * SCALE
-        return Moments(self.start + factor * (of_pixels.mean + 1), factor**2 * of_pixels.covariance)
-
-    def marginals(self, of_pixels: Marginals) -> Marginals:
-        """The same, from those on [-1, 1] of `pixels.marginals`."""
-        factor = self.width * SCALE
-        return Marginals(self.start + factor * (of_pixels.mean + 1), factor**2 * of_pixels.variance)
-
-
-CENTRED, UNIT = Scale.between(-1.0, 1.0), Scale.between(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -160,7 +109,7 @@ class ForeignModel:
     clock: Clock
     net: nn.Module | None
     digest: str
-    """Of the weights and of what gives them their meaning; of the address for the user's own code."""
+    """Of the weights and of what gives them their meaning; of the user's own code its address is in it."""
 
     @property
     def d(self) -> int:

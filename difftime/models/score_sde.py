@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from difftime.diffusion.sde import SDE, VE, VP, SubVP
-from difftime.models.foreign import CENTRED, UNIT, BadModel, Clock, ForeignModel, NoiseScore, Scale
+from difftime.images.pixels import CENTRED, UNIT, Scale
+from difftime.models.foreign import BadModel, Clock, ForeignModel, NoiseScore
 from difftime.training.nets.ncsnpp import NCSNpp, ResidualBlock
 
 EPSILON = 1e-5

@@ -138,7 +138,7 @@ def _said_of(row: Any) -> str:
     if not row.interior:
         remarks = ["at the edge of the times studied"]
     if row.method != "trained":
-        remarks.append(f"predicted from T = {row.trained}")
+        remarks.append(f"from the running ELBO of T = {row.trained}")
     if row.times_left_out:
         remarks.append(f"{row.times_left_out} T left out, where not everything is finite")
     name = f"{row.dataset} {row.sde} {row.net}, {row.p_noise} p_noise"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from difftime.optimum.choice import choose
-from difftime.tables.frames import rows_of
+from difftime.tables.frames import parts_of, rows_of
 from difftime.tables.paired import CHOICE, by_choice, one_set_of_images
 from difftime.tables.parquet import CURVE, shaped
 from difftime.tables.render import latex, markdown_rows, plus_minus
@@ -32,16 +32,24 @@ def cheapest(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     loss, rows = settings["optimum"]["loss"], []
     known = settings["kind"] == "mixture"
     unit, sign = ("nats", 1.0) if known else ("bits per dimension", -1.0)
-    choices = choices_of(tables)
-    qualities, costs = qualities_of(tables, choices, known), costs_of(tables, choices)
-    for keys, places in pd.Series(range(len(choices)), choices).groupby(CURVE[:3], sort=False):
+    for keys, own in networks(tables):
+        choices = choices_of(own)
+        qualities, costs = qualities_of(own, choices, known), costs_of(own, choices)
         for model, (quality, cost) in MODELS.items():
             if quality in qualities:
                 here = _Choices(choices, qualities[quality], costs[cost].to_numpy(float), sign)
-                if found := here.row(places.to_numpy(), loss):
+                if found := here.row(np.arange(len(choices)), loss):
                     key = dict(zip(CURVE, keys, strict=False)) | {"model": model, "unit": unit, "loss": loss}
                     rows.append(key | found)
     return shaped(rows, "cheapest")
+
+
+def networks(tables: Tables) -> list[tuple[tuple[str, str, str], dict[str, pd.DataFrame]]]:
+    """Every SDE and network with its part of the tables: one may have more seeds than another."""
+    names = (*MEASURED, "elbo_units", "likelihood_units")
+    parts = {name: parts_of(tables[name], CURVE[:3]) for name in names}
+    there = dict.fromkeys(key for name in MEASURED for key in parts[name])
+    return [(key, {name: part.get(key, tables[name].iloc[:0]) for name, part in parts.items()}) for key in there]
 
 
 def choices_of(tables: Tables) -> pd.MultiIndex:
@@ -52,7 +60,7 @@ def choices_of(tables: Tables) -> pd.MultiIndex:
 
 
 def qualities_of(tables: Tables, choices: pd.MultiIndex, known: bool) -> dict[str, Paired]:
-    """The qualities of the choices that are measured: the larger, the better. `known`: the density of the data."""
+    """The qualities of one network's choices that are measured: the larger, the better. `known`: its density."""
     drawn = tables["samples"].query("sampler == 'sde'")
     # the spread of several seeds has the error of the samples in it
     of_samples = 0.0 if drawn.seed.nunique() > 1 else math.nan if known else drawn.wasserstein1_se
@@ -85,7 +93,7 @@ def costs_of(tables: Tables, choices: pd.MultiIndex) -> pd.DataFrame:
 
 
 class _Choices:
-    """All choices, of which a row of the table compares some."""
+    """The choices of one network, of which a row of the table compares some."""
 
     def __init__(self, choices: pd.MultiIndex, quality: Paired, cost: np.ndarray, sign: float) -> None:
         self.choices, self.quality, self.cost, self.sign = choices, quality, cost, sign

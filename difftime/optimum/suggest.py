@@ -1,4 +1,4 @@
-"""Which T to train next, curve by curve, and why; or why none.
+"""Which T to train next, curve by curve, and why; or why none. Of a pretrained network none is trained.
 
 T* and its interval are predicted from the running ELBOs of all cells there are. The prediction is exact at every
 trained T, so what it gets wrong between the cells beside T* has as much room as these are apart. While that is more
@@ -48,7 +48,12 @@ def suggest(
     for key, own in curves_of(tables):
         curve = predicted_curves(own["curve"], own["elbo"], own["curve_units"]).get("curve")
         T = np.sort(pd.concat([own["elbo"]["T"], own["curve"]["T"]]).unique())
-        next_T, why = _next(curve, T, settings, tolerance) if curve else (None, _not_known(own["curve"], T))
+        if curve is None:
+            next_T, why = None, _not_known(own["curve"], T)
+        elif key["net"] in settings["pretrained"]:
+            next_T, why = None, _of_one_model(curve, settings)
+        else:
+            next_T, why = _next(curve, T, settings, tolerance)
         found.append(Suggestion(**key, T=next_T, why=why))
     return found
 
@@ -64,8 +69,7 @@ def _next(curve: Curve, T: np.ndarray, settings: Mapping[str, Any], tolerance: f
     elbo = curve.elbo()
     best, trained = int(elbo.argmax()), curve.trained
     star, sure = float(curve.fine[best]), uncertainty(curve, settings)
-    interval = "" if math.isnan(sure["T_star_low"]) else f" [{sure['T_star_low']:.3g}, {sure['T_star_high']:.3g}]"
-    said = f"T* = {star:.3g}{interval}"
+    said = _said(star, sure)
     if curve.left_out:
         said += f", {curve.left_out} cells left out"
     below, above = neighbours(star, trained, tolerance)
@@ -92,6 +96,18 @@ def _next(curve: Curve, T: np.ndarray, settings: Mapping[str, Any], tolerance: f
     more = " (one seed: no interval)" if math.isnan(width) else more
     flat = ", the ELBO is flat to there within its error" if best in (0, len(elbo) - 1) else ""
     return None, f"enough: {said}{flat}, cells {apart:.2g} apart{more}"
+
+
+def _of_one_model(curve: Curve, settings: Mapping[str, Any]) -> str:
+    """What is known of a pretrained network, of which a cell of another T would be the same network."""
+    star = float(curve.fine[int(curve.elbo().argmax())])
+    return f"enough: {_said(star, uncertainty(curve, settings))}, of one model, whose running ELBO knows every T"
+
+
+def _said(star: float, sure: Mapping[str, float]) -> str:
+    """T* and its interval."""
+    interval = "" if math.isnan(sure["T_star_low"]) else f" [{sure['T_star_low']:.3g}, {sure['T_star_high']:.3g}]"
+    return f"T* = {star:.3g}{interval}"
 
 
 def neighbours(star: float, trained: np.ndarray, tolerance: float) -> tuple[float, float]:

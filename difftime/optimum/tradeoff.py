@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from difftime.optimum.cheapest import MEASURED, choices_of, costs_of, qualities_of
+from difftime.optimum.cheapest import MEASURED, choices_of, costs_of, networks, qualities_of
 from difftime.tables.paired import CHOICE, one_set_of_images
 from difftime.tables.parquet import CELL, shaped
 
@@ -23,7 +23,10 @@ def tradeoff(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     Raises BadTable if cells were measured on different images.
     """
     one_set_of_images(*(tables[name] for name in MEASURED))
-    rows = _measured(tables, settings["kind"] == "mixture")
+    parts = [_measured(own, settings["kind"] == "mixture") for _, own in networks(tables)]
+    if not parts:
+        return shaped([], "tradeoff")
+    rows = pd.concat(parts, ignore_index=True)
     rows = rows.merge(tables["training"][[*CELL, "seeds"]], on=CELL, how="left", validate="many_to_one")
     for model in ("ode", "sde"):
         of_model = tables["cheapest"][tables["cheapest"].model == model]
@@ -33,7 +36,7 @@ def tradeoff(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _measured(tables: Tables, known: bool) -> pd.DataFrame:
-    """What was measured of every choice. `known`: the density of the data."""
+    """What was measured of every choice of one SDE and network. `known`: the density of the data."""
     choices = choices_of(tables)
     frame = costs_of(tables, choices)
     for name, quality in qualities_of(tables, choices, known).items():

@@ -36,12 +36,12 @@ from difftime.diffusion.p_noise import (
     shrunk,
     tensors,
 )
-from difftime.diffusion.score import NetScore
+from difftime.diffusion.score import NetScore, Score
 from difftime.diffusion.sde import SDE, VE, VP, Gaussian, Noise, SubVP, matched_noise, standard_noise
 from difftime.diffusion.tabulated import Tabulated
 from difftime.images.kinds import KINDS
 from difftime.images.pixel_prior import PixelPrior
-from difftime.images.pixels import Moments, marginals, mean_variance, moments, scaled
+from difftime.images.pixels import CENTRED, Moments, Scale, marginals, mean_variance, moments
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
 from difftime.study.settings import (
     FITTED,
@@ -54,6 +54,8 @@ from difftime.study.settings import (
     MixtureSettings,
     MLPSettings,
     NCSNppSettings,
+    OfModelSettings,
+    PretrainedSettings,
     SDESettings,
     SubVPSettings,
     TabulatedSettings,
@@ -75,6 +77,12 @@ WEIGHTS = "weights.safetensors"
 RESUME = "resume.pt"
 
 
+def trained_here(score: Score) -> NetScore:
+    """The score of a network of this package; a pretrained one is of another kind, and is not trained."""
+    assert isinstance(score, NetScore)
+    return score
+
+
 @dataclass(frozen=True)
 class Problem(ABC):
     """What a cell is about, as objects. `seeds` are the names of its models' random streams."""
@@ -86,14 +94,15 @@ class Problem(ABC):
     sde: SDE
     epsilon: float
     T: float
-    score: NetScore
+    score: Score
     seeds: list[str]
 
     def load(self, folder: Path) -> None:
         """Put the weights in `folder` into the network. Raises BadFile if they are damaged or another cell's."""
-        self.score.net.load_state_dict(load_weights(folder / WEIGHTS, self.digest))
-        self.score.net.requires_grad_(False)
-        self.score.net.eval()
+        net = trained_here(self.score).net
+        net.load_state_dict(load_weights(folder / WEIGHTS, self.digest))
+        net.requires_grad_(False)
+        net.eval()
 
     @abstractmethod
     def training(self) -> TrainingData:
@@ -176,16 +185,17 @@ class MixtureProblem(Problem):
 
 @dataclass(frozen=True)
 class ImageProblem(Problem):
-    """Images, which are kept where the network is."""
+    """Images, which are kept where the network is; x is on the `scale` that the network was trained on."""
 
     images: ImageData
     flip: bool
     device: torch.device
+    scale: Scale = CENTRED
 
     @cached_property
     def moments(self) -> Moments:
         """Mean and covariance of the dequantised training images."""
-        return moments(self.images.train)
+        return self.scale.moments(moments(self.images.train))
 
     def training(self) -> ImageSample:
         images = self.images.train
@@ -196,7 +206,7 @@ class ImageProblem(Problem):
         return self.images.d
 
     def marginals(self) -> tuple[Tensor, Tensor]:
-        return marginals(self.images.train)
+        return self.scale.marginals(marginals(self.images.train))
 
     def known_moments(self) -> Moments:
         return Moments(self.moments.mean, shrunk(self.moments.covariance, self.points))
@@ -219,10 +229,13 @@ class ImageProblem(Problem):
 
     def known(self, points: Tensor, generator: torch.Generator) -> Tensor:
         images = self.images.train[points]
-        return scaled(images, torch.rand(images.shape, generator=generator)).flatten(1).double()
+        return self.scale.dequantised(images, torch.rand(images.shape, generator=generator)).flatten(1).double()
 
 
 def build_sde(settings: SDESettings) -> SDE:
+    """Raises BadSettings for the SDE of a pretrained network, which is in the files of the model."""
+    if isinstance(settings, OfModelSettings):
+        raise BadSettings("An SDE of kind of-model is known from the files of a pretrained network alone.")
     if isinstance(settings, VPSettings):
         return VP(settings.beta_min, settings.beta_max)
     if isinstance(settings, SubVPSettings):
@@ -267,6 +280,11 @@ def image_nets(
     return ImageNets(models, images.shape, precision, channels_last, network.compile).to(device)
 
 
+def seed_names(cell: Cell) -> list[str]:
+    """The names of the random streams of a cell's models: those of the data set's other cells."""
+    return [f"{cell.seed}/{cell.dataset}/{k}" for k in range(cell.seeds)]
+
+
 def build(
     cell: Cell, *, data_dir: Path = Path("data"), precision: Precision | None = None, device: str = "cpu"
 ) -> MixtureProblem | ImageProblem:
@@ -275,13 +293,14 @@ def build(
     `data_dir`, `precision` and `device` are for images; mixtures stay on the CPU. Without a `precision` it is
     the network's own, or float32 where the device is not made for that.
     """
-    sde = build_sde(cell.diffusion)
-    seeds = [f"{cell.seed}/{cell.dataset}/{k}" for k in range(cell.seeds)]
+    network = cell.network
+    if isinstance(network, PretrainedSettings) or isinstance(cell.diffusion, OfModelSettings) or not cell.training:
+        raise BadSettings(f"{cell.name} is not trained: its network is a model that somebody else trained.")
+    sde, seeds = build_sde(cell.diffusion), seed_names(cell)
     common: dict[str, Any] = {
         "name": cell.name, "digest": cell.digest(), "sde": sde, "epsilon": cell.diffusion.epsilon, "T": cell.T,
         "seeds": seeds,
     }  # fmt: skip
-    network = cell.network
     if isinstance(cell.data, MixtureSettings) and isinstance(network, MLPSettings):
         density = build_mixture(cell.data)
         generators = [stream(seed, "initial weights") for seed in seeds]
@@ -307,6 +326,7 @@ def build(
 
 def recipe(cell: Cell, checkpoint_minutes: float) -> Recipe:
     """How the cell's networks are trained. Blocks of images are short: their noise takes memory."""
+    assert cell.training is not None
     block = 100 if isinstance(cell.data, MixtureSettings) else 10
     return Recipe(**cell.training.model_dump(), checkpoint_minutes=checkpoint_minutes, block=block)
 

@@ -5,6 +5,7 @@ The rules bind these methods, which Snakemake calls with the wildcards of a job:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,17 @@ from difftime.images.kinds import KINDS
 from difftime.images.listing import listing
 from difftime.study.fingerprint import fingerprint
 from difftime.study.registry import DERIVED, FIGURES, FINDINGS, MEASUREMENTS, OPENING
-from difftime.study.settings import FITTED, Study, cell_name, flat, plain_study, what_it_is
+from difftime.study.settings import (
+    FITTED,
+    KEYS,
+    PretrainedSettings,
+    Study,
+    asked_for,
+    cell_name,
+    flat,
+    plain_study,
+    what_it_is,
+)
 
 Wildcards = Any
 """Snakemake's, or any object with such attributes."""
@@ -112,9 +123,29 @@ class Plan:
 
     def fitted(self, wildcards: Wildcards) -> list[str]:
         """The files of the p_noises that are fitted."""
-        cell = cell_name({key: getattr(wildcards, key) for key in ("dataset", "sde", "net", "T")})
         names = [name for name in self.study.noises(wildcards.dataset) if name in FITTED]
-        return [f"{self.results}/cells/{cell}/noise_{name}.safetensors" for name in names]
+        return [f"{self._cell(wildcards)}/noise_{name}.safetensors" for name in names]
+
+    def model(self, wildcards: Wildcards) -> list[str]:
+        """The file that says which model a pretrained network is; none for a network that is trained."""
+        return [f"{self._cell(wildcards)}/model.json"] if wildcards.net in self.cells.pretrained else []
+
+    def weights(self, wildcards: Wildcards) -> list[str]:
+        """What says which network a cell has: its trained weights, or which model it is."""
+        return self.model(wildcards) or [f"{self._cell(wildcards)}/weights.safetensors"]
+
+    def pretrained(self) -> str:
+        """A pattern of the pretrained networks; without any, one that no text has."""
+        return "|".join(map(re.escape, self.study.pretrained())) or "(?!)"
+
+    def trained(self) -> str:
+        """A pattern of all other names."""
+        return f"(?!(?:{self.pretrained()})/)[^/=]+"
+
+    def files_of_model(self, wildcards: Wildcards) -> str:
+        """The contents of a model's files; of one's own code, which is no file here, nothing."""
+        network = self.study.nets[wildcards.net]
+        return listing(Path(network.path)) if isinstance(network, PretrainedSettings) else ""
 
     def parts(self, wildcards: Wildcards) -> list[str]:
         """The tables of single cells that a table is collected from."""
@@ -152,6 +183,10 @@ class Plan:
             if name in OPENING:
                 first.setdefault(dataset, f"{self._figure(name, dataset, net)}.png")
         return [*first.values()]
+
+    def _cell(self, wildcards: Wildcards) -> str:
+        """The folder of a cell."""
+        return f"{self.results}/cells/{cell_name({key: getattr(wildcards, key) for key in KEYS})}"
 
     def _figure(self, name: str, dataset: str, net: str | None) -> str:
         """Where a figure lies, without its suffix."""
@@ -208,8 +243,7 @@ class Plan:
         """What the network of a cell, or else its data, say of a job; mixtures, and jobs of no cell, take the usual."""
         if not hasattr(wildcards, "net"):
             return usual
-        net, data = self.study.nets[wildcards.net], self.study.datasets[wildcards.dataset]
-        return getattr(net, name, None) or getattr(data, name, usual)
+        return asked_for(self.study.datasets[wildcards.dataset], self.study.nets[wildcards.net], name, usual)
 
 
 def _dataset(wildcards: Wildcards) -> str:

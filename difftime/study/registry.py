@@ -60,6 +60,8 @@ class Facts:
     nets: int
     sdes: int
     p_noises: int
+    trained: bool
+    """Whether any of their networks is trained here."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ FIGURES = {
         Figure("steps", "steps", True, lambda of: "samples" in of.measures),
         Figure("cost", "samples", True, lambda of: of.mixture and "samples" in of.measures),
         Figure("noises", "summary", True, lambda of: "elbo" in of.measures and of.p_noises > 1),
-        Figure("prediction", "prediction", True, lambda of: "elbo" in of.measures and of.times > 1),
+        Figure("prediction", "prediction", True, lambda of: "elbo" in of.measures and (of.times > 1 or not of.trained)),
         Figure(
             "sensitivity",
             "optimum",
@@ -139,7 +141,7 @@ FIGURES = {
         ),
         Figure("table1", "table1", False, lambda of: not of.mixture and bool({"elbo", "likelihood"} & of.measures)),
         Figure("images", "images", True, lambda of: not of.mixture and "samples" in of.measures),
-        Figure("learning", "history", False, lambda of: not of.mixture),
+        Figure("learning", "history", False, lambda of: not of.mixture and of.trained),
         Figure("tradeoff", "tradeoff", True, lambda of: bool({"likelihood", "samples"} & of.measures)),
     )
 }

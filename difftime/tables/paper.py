@@ -99,7 +99,7 @@ def table1_rows(frame: pd.DataFrame) -> list[list[str]]:
             plus_minus(row.delta_elbo_bpd, row.delta_elbo_bpd_se, 4),
             "–" if math.isnan(row.kl_low_bpd) else f"{row.kl_low_bpd:.4f} to {row.kl_high_bpd:.4f}",
             plus_minus(row.nfe, row.nfe_sd, 0), "–" if math.isnan(row.batch) else f"{row.batch:.0f}",
-            f"{row.parameters:,}", f"{row.iterations:,}",
+            *(f"{count:,.0f}" if count == count else "–" for count in (row.parameters, row.iterations)),
             "" if math.isnan(row.paper_bpd) else f"{row.paper_bpd:.2f}",
             "" if math.isnan(row.paper_nfe) else f"{row.paper_nfe:g}",
         ]

@@ -3,7 +3,7 @@ rule elbo:
         PLAN.images,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/elbo.json",
-        weights=f"{CELL}/weights.safetensors",
+        weights=PLAN.weights,
         noises=PLAN.fitted,
     output:
         elbo=f"{CELL}/elbo.parquet",
@@ -37,7 +37,7 @@ rule likelihood:
         PLAN.images,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/likelihood.json",
-        weights=f"{CELL}/weights.safetensors",
+        weights=PLAN.weights,
         noises=PLAN.fitted,
     output:
         likelihood=f"{CELL}/likelihood.parquet",
@@ -71,7 +71,7 @@ rule samples:
         PLAN.images,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/samples.json",
-        weights=f"{CELL}/weights.safetensors",
+        weights=PLAN.weights,
         noises=PLAN.fitted,
     output:
         samples=f"{CELL}/samples.parquet",

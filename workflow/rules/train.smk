@@ -11,6 +11,8 @@ rule train:
         f"{LOG}/train.log",
     benchmark:
         f"{BENCHMARK}/train.tsv"
+    wildcard_constraints:
+        net=PLAN.trained(),
     # what takes long begins first, so that no core is idle at the end
     priority: 1
     group:
@@ -30,9 +32,38 @@ rule train:
         " --checkpoint-minutes {resources.checkpoint_minutes} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
+# in place of training, for a model that somebody else trained
+rule model:
+    input:
+        PLAN.images,
+        cell=f"{CELL}/cell.json",
+    output:
+        model=f"{CELL}/model.json",
+        training=f"{CELL}/training.parquet",
+    log:
+        f"{LOG}/model.log",
+    wildcard_constraints:
+        net=PLAN.pretrained(),
+    # what cannot be measured is refused before hours are spent on the rest
+    priority: 3
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        **TEXTS,
+        mem_mb=PLAN.memory,
+        runtime=PLAN.minutes,
+    params:
+        files=PLAN.files_of_model,
+        code=fingerprint("study.commands.model"),
+    script:
+        "../scripts/model.py"
+
+
 rule fit_noise:
     input:
         PLAN.images,
+        PLAN.model,
         cell=f"{CELL}/cell.json",
         settings=f"{RESULTS}/settings/{{dataset}}/noise_{{noise}}.json",
     output:

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from difftime.images.pixels import scaled
+from difftime.diffusion.score import NetScore
 from difftime.images.readers import ImageData
-from difftime.study.cell import WEIGHTS, ImageProblem, MixtureProblem, build, noise_file
+from difftime.study.cell import WEIGHTS, ImageProblem, noise_file
 from difftime.study.registry import MEASUREMENTS
-from difftime.study.settings import FITTED, BadSettings, Cell, Settings, read_cell
+from difftime.study.settings import FITTED, BadSettings, Cell, Settings
 from difftime.support.streams import stream
 from difftime.tables.schema import Row, write_rows
 from difftime.training.checkpoint import BadFile, load_resume
@@ -57,21 +57,6 @@ class Work:
     units_per_second: float | None
 
 
-def open_cell(folder: Path, data_dir: Path) -> tuple[Cell, MixtureProblem | ImageProblem]:
-    """A trained cell, its weights loaded; of images on the device there is. Raises BadSettings, BadImages or BadFile.
-
-    It computes in float32, whatever it was trained in: near epsilon sigma is smaller than what bfloat16, or TF32, keeps
-    of x. With bfloat16 the bits per dimension of a small network moved by 0.13, and RK45 needed 1.7 times the steps.
-    """
-    torch.backends.cudnn.allow_tf32 = False
-    cell = read_cell(folder / "cell.json")
-    problem = build(cell, data_dir=data_dir, precision="float32", device=device())
-    problem.load(folder)
-    if isinstance(problem, ImageProblem):
-        log.info("%s on %s", cell.name, problem.device)
-    return cell, problem
-
-
 NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "out of memory")
 """What PyTorch says in a RuntimeError of no class of its own when memory is short."""
 
@@ -103,19 +88,26 @@ def measured_images(images: ImageData, wanted: int | None) -> Int[Tensor, " n"]:
 
 
 def dequantised(problem: ImageProblem, streams: str, draw: int, part: Tensor) -> Tensor:
-    """Test images as points of [-1, 1]^D, [batch, d] on the problem's device; each has random numbers of its own."""
+    """Test images as points x, [batch, d] on the problem's device; each has random numbers of its own."""
     u = torch.stack([
         torch.rand(problem.images.shape, generator=stream(streams, "dequantisation", draw, image))
         for image in part.tolist()
     ])  # fmt: skip
-    return scaled(problem.images.test[part], u).flatten(1).to(problem.device)
+    return problem.scale.dequantised(problem.images.test[part], u).flatten(1).to(problem.device)
+
+
+def bits_of(problem: ImageProblem, log_p: Tensor) -> Tensor:
+    """Bits per dimension of 8-bit images, from log p(x) in nats of their dequantised x."""
+    return problem.scale.bits_per_dimension(log_p, problem.d)
 
 
 def evaluation(
     problem: ImageProblem, folder: Path, settings: Settings, p_noise: Sequence[str], code: str
 ) -> dict[str, str]:
     """A digest of each thing that determines what an evaluation of the cell in `folder` finds."""
-    files = [folder / WEIGHTS, *(noise_file(folder, name) for name in p_noise if name in FITTED)]
+    # a pretrained network is in the digest of the problem
+    weights = [folder / WEIGHTS] if isinstance(problem.score, NetScore) else []
+    files = [*weights, *(noise_file(folder, name) for name in p_noise if name in FITTED)]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     said = {
         "settings": f"{settings.canonical()} {p_noise}", "weights": f"{problem.digest} {digests}", "data": problem.data,

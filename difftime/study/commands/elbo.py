@@ -13,13 +13,13 @@ from torch import Tensor
 
 from difftime.diffusion.p_noise import MixtureNoise, check_memory
 from difftime.diffusion.sde import Noise
-from difftime.images.pixels import bits_per_dimension
 from difftime.measures.curve import DensityCurve, ImageCurve, NoisesAt, density_curve, image_curve, noises_at
 from difftime.measures.elbo import end_terms, expected_log_density, integrands
 from difftime.measures.image_elbo import ImageElbo, image_elbo, over_images
 from difftime.study.cell import ImageProblem, MixtureProblem, Problem, p_noises
 from difftime.study.commands.common import (
     Work,
+    bits_of,
     dequantised,
     evaluation,
     finite,
@@ -27,11 +27,11 @@ from difftime.study.commands.common import (
     log,
     measured_images,
     memory_for,
-    open_cell,
     resumed,
     write_tables,
 )
 from difftime.study.fingerprint import fingerprint
+from difftime.study.opening import open_cell
 from difftime.study.settings import BadSettings, Cell, ImageElboSettings, MixtureElboSettings
 from difftime.support.files import discard
 from difftime.support.progress import Progress, Watched
@@ -101,7 +101,7 @@ def _of_density(
                 "entropy_se": ends.entropy_se, "log_p_data": log_p_data, "log_p_data_se": log_p_data_se,
                 "residual": finite(eq4 - elbo),
             }))  # fmt: skip
-    write_tables(folder, "elbo", {"elbo": rows, "curve": _density_curve_rows(cell, names, curve, log_p_data)})
+    write_tables(folder, "elbo", {"elbo": rows, "curve": _density_curve_rows(cell, problem, names, curve, log_p_data)})
     log.info("ELBO taken apart at %d times: %s", settings.time_steps, folder / "elbo.parquet")
     return Work(time.monotonic() - start, None)
 
@@ -126,15 +126,16 @@ def _noises_at(problem: Problem, names: Sequence[str], noises: Sequence[Noise]) 
     return known, noises_at(known, problem.sde, mean, variance, covariance, mixture)
 
 
-def _density_curve_rows(cell: Cell, names: Sequence[str], curve: DensityCurve, log_p_data: float) -> list[Row]:
-    epsilon = cell.diffusion.epsilon
+def _density_curve_rows(
+    cell: Cell, problem: MixtureProblem, names: Sequence[str], curve: DensityCurve, log_p_data: float
+) -> list[Row]:
     return [
         filled("curve", keys(cell) | {
             "seed": seed, "p_noise": name, "t": t, "elbo": finite(curve.elbo[i, seed, k]),
             "elbo_se": finite(curve.elbo_se[i, seed, k]), "prior": curve.prior[i, k].item(),
             "I": finite(curve.I[seed, k]), "I_se": finite(curve.I_se[seed, k]), "R": curve.R[k].item(),
             "kl": finite(curve.kl[i, k]), "gap": finite(curve.gap[seed, k].clamp(min=0)), "log_p_data": log_p_data,
-            "epsilon": epsilon, "weighting": cell.training.weighting,
+            "epsilon": problem.epsilon, "weighting": weighting(cell),
         })
         for i, name in enumerate(names)
         for seed in range(cell.seeds)
@@ -146,18 +147,18 @@ def _image_curve_rows(
     cell: Cell, problem: ImageProblem, names: Sequence[str], curve: ImageCurve, images: Sequence[int]
 ) -> tuple[list[Row], list[Row]]:
     """The rows of the tables curve and curve_units."""
-    rows, single, d = [], [], problem.images.d
+    rows, single = [], []
     for i, name in enumerate(names):
         for seed in range(cell.seeds):
             for k, t in enumerate(curve.t.tolist()):
                 key = keys(cell) | {"seed": seed, "p_noise": name, "t": t}
-                nats, bits = curve.elbo_eps[i, seed, k], bits_per_dimension(curve.elbo_x0[i, seed, k], d)
+                nats, bits = curve.elbo_eps[i, seed, k], bits_of(problem, curve.elbo_x0[i, seed, k])
                 elbo, of_bits, of_I = over_images(nats), over_images(bits), over_images(curve.I[seed, k])
                 rows.append(filled("curve", key | {
                     "elbo": finite(elbo.mean), "elbo_se": finite(elbo.se), "prior": curve.prior[i, k].mean().item(),
                     "I": finite(of_I.mean), "I_se": finite(of_I.se), "R": curve.R[k].item(),
                     "elbo_bpd": finite(of_bits.mean), "elbo_bpd_se": finite(of_bits.se),
-                    "epsilon": problem.epsilon, "weighting": cell.training.weighting,
+                    "epsilon": problem.epsilon, "weighting": weighting(cell),
                 }))  # fmt: skip
                 single += [
                     key | {"unit": image, "elbo": finite(own), "elbo_bpd": finite(own_bits)}
@@ -166,8 +167,13 @@ def _image_curve_rows(
     return rows, single
 
 
+def weighting(cell: Cell) -> str | None:
+    """The weight in the loss of Eq. 3; null for a network that was not trained here."""
+    return cell.training.weighting if cell.training else None
+
+
 def _made_with(cell: Cell, epsilon: float) -> Row:
-    return {"epsilon": epsilon, "weighting": cell.training.weighting, "steps": cell.training.steps}
+    return {"epsilon": epsilon, "weighting": weighting(cell), "steps": cell.training and cell.training.steps}
 
 
 def _of_images(
@@ -205,13 +211,13 @@ def _of_images(
             estimates = {quantity: finite(estimate.mean) for quantity, estimate in means.items()}
             errors = {f"{quantity}_se": finite(estimate.se) for quantity, estimate in means.items()}
             rows.append(filled("elbo", key | estimates | errors | of_kl | _made_with(cell, problem.epsilon) | {
-                "elbo_bpd": finite(bits_per_dimension(means["elbo_x0"].mean, d)),
+                "elbo_bpd": finite(bits_of(problem, means["elbo_x0"].mean)),
                 "elbo_bpd_se": finite(means["elbo_x0"].se / (d * LN2)), "R": terms.R,
                 "units": len(part), "data_digest": problem.images.digest,
             }))  # fmt: skip
-            bits = bits_per_dimension(values["elbo_x0"], d)
+            per_image = bits_of(problem, values["elbo_x0"])
             single += [
-                key | {"unit": image, "elbo_bpd": finite(bits[k])}
+                key | {"unit": image, "elbo_bpd": finite(per_image[k])}
                 | {quantity: finite(values[quantity][k]) for quantity in OF_IMAGE}
                 for k, image in enumerate(part.tolist())
             ]  # fmt: skip

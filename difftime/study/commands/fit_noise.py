@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from difftime.study.cell import build, fit_noise, noise_file, save_noise
+from difftime.study.cell import fit_noise, noise_file, save_noise
 from difftime.study.commands.common import log
+from difftime.study.opening import problem_of
 from difftime.study.settings import FittedName, FlowNoiseSettings, FullNoiseSettings, MixtureNoiseSettings, read_cell
 
 
@@ -16,9 +17,12 @@ def run(
     *,
     data_dir: Path,
 ) -> None:
-    """Read cell.json in `folder`; write noise_<name>.safetensors. Raises BadNoise, BadSettings or BadImages."""
+    """Read cell.json in `folder`; write noise_<name>.safetensors.
+
+    Raises BadNoise, BadSettings, BadImages or BadModel.
+    """
     cell = read_cell(folder / "cell.json")
-    problem = build(cell, data_dir=data_dir, precision="float32")
+    problem = problem_of(cell, data_dir)
     noise = fit_noise(problem, settings, f"{cell.seed}/{cell.dataset}/{name}")
     path = noise_file(folder, name)
     save_noise(path, problem, name, noise, settings.model_dump(include={"transforms", "width"}))

@@ -8,19 +8,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from difftime.images.pixels import LEVELS
 from difftime.images.readers import ImageData
 from difftime.images.sources import images_at
-from difftime.models import BadModel, ForeignModel, load_model
+from difftime.models import BadModel, ForeignModel
 from difftime.models.check import check_model
 from difftime.models.export import EarlyStart, export
-from difftime.models.foreign import Scale
+from difftime.models.naming import model_for
 from difftime.models.scout import Bits, Judged, Place, Scouting, noises_of, scout
 from difftime.study.commands.common import device
 from difftime.support.files import atomic
@@ -45,31 +44,11 @@ class Named:
     def read(self) -> tuple[ForeignModel, ImageData]:
         """Raises BadModel or BadImages. The data say what a model leaves open: the shape of the images."""
         data = images_at(self.data, self.data_dir, self.test_share)
-        model = load_model(self.model, **self._options(data))
-        model.check_fits(data.shape, data.name)
-        if self.pixels == "centres":
-            low, high = model.scale.start, model.scale.start + LEVELS * model.scale.width
-            model = replace(model, scale=Scale.at_centres(low, high))
+        model = model_for(
+            data.shape, data.name, self.model,
+            pixels=self.pixels, sde=self.sde, sigma_min=self.sigma_min, sigma_max=self.sigma_max,
+        )  # fmt: skip
         return model.to(device()), data
-
-    def _options(self, data: ImageData) -> dict[str, Any]:
-        path = Path(self.model)
-        levels = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
-        if path.is_dir():
-            known: dict[str, Any] = {}
-        elif path.is_file():
-            known = {"sde": self.sde}
-        else:
-            known = levels
-        given = {name: value for name, value in ({"sde": self.sde} | levels).items() if value is not None}
-        if strange := [name for name in given if name not in known]:
-            raise BadModel(
-                f"{strange[0].replace('_', '-')} is not asked of {self.model}: --sde is for a .pth, --sigma-min and "
-                "--sigma-max are for package.module:factory."
-            )
-        if path.is_file():
-            return given | {"size": data.shape[1] if data.shape[1] == data.shape[2] else None}
-        return given if path.is_dir() or ":" not in self.model else given | {"shape": data.shape}
 
 
 def run_scout(

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from difftime.diffusion.score import Hutchinson, rademacher
 from difftime.diffusion.sde import Noise
-from difftime.images.pixels import bits_per_dimension
 from difftime.measures.density import expected_log_q, reverse_sde_density
 from difftime.measures.image_elbo import over_images
 from difftime.measures.likelihood import ode_likelihood
 from difftime.study.cell import ImageProblem, MixtureProblem, p_noises
 from difftime.study.commands.common import (
     Work,
+    bits_of,
     dequantised,
     evaluation,
     finite,
@@ -31,11 +31,11 @@ from difftime.study.commands.common import (
     log,
     measured_images,
     memory_for,
-    open_cell,
     resumed,
     write_tables,
 )
 from difftime.study.fingerprint import fingerprint
+from difftime.study.opening import open_cell
 from difftime.study.settings import Cell, ImageLikelihoodSettings, MixtureLikelihoodSettings
 from difftime.support.files import discard
 from difftime.support.progress import Progress, Watched
@@ -201,7 +201,6 @@ def _write(
     folder: Path, cell: Cell, problem: ImageProblem, settings: ImageLikelihoodSettings, p_noise: Sequence[str],
     batches: list[tuple[int, Tensor]], done: list[dict[str, Tensor]],
 ) -> None:  # fmt: skip
-    d = problem.images.d
     log_q: Float[Tensor, "noises seeds n"] = torch.cat([batch["log_q"] for batch in done], -1)
     image = torch.cat([part for _, part in batches])
     draws = torch.cat([torch.full_like(part, draw) for draw, part in batches])
@@ -215,7 +214,7 @@ def _write(
     for i, name in enumerate(p_noise):
         for seed in range(cell.seeds):
             key = keys(cell) | {"seed": seed, "p_noise": name}
-            values = bits_per_dimension(log_q[i, seed], d)
+            values = bits_of(problem, log_q[i, seed])
             good = values.isfinite()
             if not good.all():
                 log.warning(

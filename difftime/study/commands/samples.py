@@ -13,7 +13,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from difftime.diffusion.sde import Noise
-from difftime.images.pixels import SCALE
 from difftime.measures.few_steps import within
 from difftime.measures.quality import (
     histogram,
@@ -29,7 +28,8 @@ from difftime.measures.quality import (
 )
 from difftime.measures.samplers import reverse_ode, reverse_sde
 from difftime.study.cell import ImageProblem, MixtureProblem, p_noises
-from difftime.study.commands.common import Work, finite, keys, log, memory_for, open_cell, write_tables
+from difftime.study.commands.common import Work, finite, keys, log, memory_for, write_tables
+from difftime.study.opening import open_cell
 from difftime.study.settings import Cell, ImageSampleSettings, MixtureSampleSettings
 from difftime.support.progress import Watched
 from difftime.support.streams import stream
@@ -241,8 +241,8 @@ def _drawn(
 
 def _pixels(drawn: Tensor, problem: ImageProblem) -> tuple[UInt8[Tensor, "seeds n C H W"], Tensor]:
     """What lies beyond the grey levels becomes the nearest one, and what is not finite black; how many these are."""
-    black = torch.where(drawn.isfinite(), drawn, -1.0)
-    pixels = ((black + 1) * SCALE).clamp(0, 255).to(torch.uint8).cpu().unflatten(-1, problem.images.shape)
+    black = torch.where(drawn.isfinite(), drawn, problem.scale.start)
+    pixels = problem.scale.levels(black).cpu().unflatten(-1, problem.images.shape)
     return pixels, (~drawn.isfinite()).sum(-1).cpu()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from difftime.study.cell import RESUME, WEIGHTS, build, recipe
+from difftime.study.cell import RESUME, WEIGHTS, build, recipe, trained_here
 from difftime.study.commands.common import Work, device, keys, log, memory_for
 from difftime.study.fingerprint import fingerprint
 from difftime.study.settings import read_cell
@@ -24,13 +24,13 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group
     """
     cell = read_cell(folder / "cell.json")
     problem = build(cell, data_dir=data_dir, device=device())
-    plan = recipe(cell, checkpoint_minutes)
-    parameters = list(problem.score.net.parameters())
+    plan, score = recipe(cell, checkpoint_minutes), trained_here(problem.score)
+    parameters = list(score.net.parameters())
     log.info("Training %s: %d seeds of %s with %s", cell.name, cell.seeds, cell.network, cell.training)
-    wanted, precision = (getattr(of, "precision", "float32") for of in (cell.network, problem.score.net))
+    wanted, precision = (getattr(of, "precision", "float32") for of in (cell.network, score.net))
     if precision != wanted:
         log.warning("WARNING: this CPU has no instructions for %s; %s is trained in %s.", wanted, cell.name, precision)
-    levels = problem.score.net.resolutions() if isinstance(problem.score.net, ImageNets) else []
+    levels = score.net.resolutions() if isinstance(score.net, ImageNets) else []
     unreached = [n for n in getattr(cell.network, "attention", ()) if n not in levels]
     if unreached:
         log.warning(
@@ -44,7 +44,7 @@ def run(folder: Path, *, checkpoint_minutes: float, data_dir: Path, group: Group
     }  # fmt: skip
     with memory_for(f"datasets.{cell.dataset}.training.batch", plan.batch):
         trained = train(
-            problem.score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=plan, seeds=problem.seeds,
+            score, problem.training(), T=cell.T, epsilon=problem.epsilon, recipe=plan, seeds=problem.seeds,
             name=cell.name, identity=identity, resume=folder / RESUME, group=group,
         )  # fmt: skip
     if not group.first:

@@ -10,6 +10,7 @@ from difftime.study.settings.cell import Cell, read_cell
 from difftime.study.settings.datasets import (
     ImageDataset,
     MixtureDatasetSettings,
+    asked_for,
     family,
     training_of,
     what_it_is,
@@ -33,7 +34,7 @@ from difftime.study.settings.measures import (
     SampleSettings,
 )
 from difftime.study.settings.mixtures import MixtureSettings
-from difftime.study.settings.nets import MLPSettings, NCSNppSettings
+from difftime.study.settings.nets import MLPSettings, NCSNppSettings, PretrainedSettings
 from difftime.study.settings.noise import (
     FITTED,
     FittedName,
@@ -47,6 +48,7 @@ from difftime.study.settings.optimum import OptimumSettings
 from difftime.study.settings.plain import add_blocks, flat, plain_study, study_in, unflat, write_json
 from difftime.study.settings.reading import CONFIG, Measurement, read_measurement, read_study
 from difftime.study.settings.sdes import (
+    OfModelSettings,
     SDESettings,
     SubVPSettings,
     TabulatedSettings,

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from difftime.study.settings.base import Info, Listed, Positive, Settings, Text
 from difftime.study.settings.images import IMAGE_KINDS
@@ -45,7 +45,7 @@ Known = Annotated[str, AfterValidator(_defined), Text]
 Time = Annotated[Positive, AfterValidator(_short), AfterValidator(_past_epsilon)]
 
 
-def _kind(info: Info, group: str, name: str, usual: str) -> Any:
+def _kind(info: Info, group: str, name: str, usual: str | None) -> Any:
     """The kind of what a name stands for, from its plain settings, which may have faults; None if it has none."""
     named = (info.context or {}).get(group)
     plain = named.get(name) if isinstance(named, dict) else None
@@ -53,24 +53,34 @@ def _kind(info: Info, group: str, name: str, usual: str) -> Any:
 
 
 def _fitting(net: str, info: Info) -> str:
-    """Refuse a network for vectors on images, and one for images on vectors."""
+    """Refuse a network for vectors on images, one for images on vectors, and an SDE that is not its own."""
     own = _kind(info, "nets", net, "mlp")
     kinds = [_kind(info, "datasets", name, "mixture") for name in info.data.get("dataset", ())]
-    misfits = IMAGE_KINDS if own == "mlp" else ("mixture",) if own == "ncsnpp" else ()
+    misfits = IMAGE_KINDS if own == "mlp" else ("mixture",) if own in ("ncsnpp", "pretrained") else ()
     if any(kind in misfits for kind in kinds):
-        raise ValueError("a net of kind mlp is for mixtures, one of kind ncsnpp for images; use a block for each")
+        raise ValueError(
+            "a net of kind mlp is for mixtures, one of kind ncsnpp or pretrained for images; use a block for each"
+        )
+    sdes = [_kind(info, "sdes", name, None) for name in info.data.get("sde", ())]
+    if own is not None and any(kind is not None and (kind == "of-model") != (own == "pretrained") for kind in sdes):
+        raise ValueError(
+            "a net of kind pretrained has an SDE of its own, which no other net has: leave sde out of its block"
+        )
     return net
 
 
 class Block(Settings):
     """A part of the grid: every combination of its data sets, SDEs, networks and times becomes a cell."""
 
+    # for editors: what of a pretrained network need not be given is there when a block is checked
+    model_config = ConfigDict(json_schema_extra={"required": ["dataset", "net"]})
+
     dataset: Listed[Known] = Field(description="Names of data sets")
-    sde: Listed[Known] = Field(description="Names of SDEs")
+    sde: Listed[Known] = Field(description="Names of SDEs; of pretrained networks, if it is not given, their own")
     net: Listed[Annotated[Known, AfterValidator(_fitting)]] = Field(description="Names of networks")
-    T: Listed[Time] = Field(description="Diffusion times")
+    T: Listed[Time] = Field(description="Diffusion times; of pretrained networks, if it is not given, their own")
     measure: Listed[Measure] = Field(
-        default=("elbo", "likelihood", "samples"), description="What is measured of the trained cells"
+        default=("elbo", "likelihood", "samples"), description="What is measured of the cells"
     )
 
 

@@ -1,4 +1,7 @@
-"""cell.json: everything that determines the weights of one cell, and nothing else."""
+"""cell.json: everything that determines the weights of one cell, and nothing else.
+
+Of a model that somebody else trained this is where it is; what it is stands in model.json.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ class Cell(Settings):
     data: PlainData
     diffusion: SDESettings
     network: PlainNet
-    training: TrainingSettings
+    training: TrainingSettings | None
+    """None for a network that is not trained here."""
 
     @property
     def keys(self) -> dict[str, str]:

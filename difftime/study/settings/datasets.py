@@ -12,7 +12,7 @@ from difftime.study.settings.errors import fault, refuse
 from difftime.study.settings.images import ImageSettings, ParquetSettings, TorchvisionSettings
 from difftime.study.settings.measures import Family, ImageMeasurements, MixtureMeasurements
 from difftime.study.settings.mixtures import MixtureSettings
-from difftime.study.settings.nets import Trained
+from difftime.study.settings.nets import Net, Trained
 from difftime.study.settings.noise import NoiseName
 from difftime.study.settings.training import ImageTrainingSettings, TrainingSettings
 
@@ -98,3 +98,9 @@ def training_of(data: Dataset, network: Trained) -> TrainingSettings:
     """How a cell's networks are trained: what its network says of it wins over what its data set says."""
     own = network.training.model_dump(exclude_unset=True)
     return TrainingSettings.model_validate(data.training.model_dump() | own)
+
+
+def asked_for(data: Dataset | None, network: Net | None, name: str, usual: int) -> int:
+    """What a network, or else its data set, says of a job's resources; without either, the usual."""
+    said = [getattr(network, name, None), getattr(data, name, None)]
+    return next((value for value in said if value is not None), usual)

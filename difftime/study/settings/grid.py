@@ -28,6 +28,8 @@ class Grid:
     kinds: dict[str, str]
     p_noise: dict[str, tuple[NoiseName, ...]]
     d: dict[str, int | None]
+    pretrained: frozenset[str] = frozenset()
+    """Networks that are not trained here."""
     skip: tuple[str, ...] = ()
 
     def datasets(self) -> list[str]:
@@ -41,9 +43,9 @@ class Grid:
     def family(self, dataset: str) -> Family:
         return family(self.kinds[dataset])
 
-    def cells(self, dataset: str) -> list[tuple[str, Block]]:
-        """The names of the cells on some data, and the block that each is from."""
-        return [(cell_name(keys), block) for keys, block in grid(self.study) if keys["dataset"] == dataset]
+    def cells(self, dataset: str) -> list[tuple[dict[str, str], Block]]:
+        """The key columns of the cells on some data, and the block that each is from."""
+        return [(keys, block) for keys, block in grid(self.study) if keys["dataset"] == dataset]
 
     def parts(self, dataset: str, table: str) -> list[str]:
         """The names of the cells on some data whose folders hold a table: a collected one, or one of single images.
@@ -57,7 +59,11 @@ class Grid:
         elif (measure := registry.MEASURED_BY.get(table)) is None:
             raise BadSettings(f"No cell has a table called {table}; the tables of cells are {', '.join(COLLECTED)}.")
         cells = self.cells(dataset) if self._has(dataset, table) else []
-        return [cell for cell, block in cells if measure in (None, *block.measure)]
+        without = self.pretrained if table == "history" else ()
+        return [
+            cell_name(keys) for keys, block in cells
+            if measure in (None, *block.measure) and keys["net"] not in without
+        ]  # fmt: skip
 
     def _has(self, dataset: str, table: str) -> bool:
         """Whether data of this kind have such a table."""
@@ -72,9 +78,10 @@ class Grid:
     def _runs(self, dataset: str) -> Iterator[tuple[str, str]]:
         """Every cell on some data, and every command that leaves a record in it."""
         fitted = [f"noise_{name}" for name in self.p_noise[dataset] if name in FITTED]
-        for cell, block in self.cells(dataset):
-            for run in ("train", *fitted, *block.measure):
-                yield cell, run
+        for keys, block in self.cells(dataset):
+            trained = [] if keys["net"] in self.pretrained else ["train"]
+            for run in (*trained, *fitted, *block.measure):
+                yield cell_name(keys), run
 
     def tables(self, dataset: str) -> list[str]:
         """The tables of a data set: those collected from its cells, and what is made of these."""
@@ -100,6 +107,7 @@ class Grid:
             nets=len({own for _, own in curves}),
             sdes=len({sde for sde, _ in curves}),
             p_noises=len(self.p_noise[dataset]),
+            trained=not {own for _, own in curves} <= self.pretrained,
         )
 
     def figures(self) -> list[tuple[str, str, str | None]]:

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difftime.study.settings.base import BY_KIND, Count, Filled, NotBool, Settings, usual_kind
+from difftime.study.settings.base import (
+    BY_KIND,
+    Count,
+    Filled,
+    HomePath,
+    NotBool,
+    Positive,
+    Settings,
+    Whole,
+    usual_kind,
+)
 from difftime.study.settings.training import TrainingSettings
 
 
@@ -60,8 +70,26 @@ class NCSNppSettings(Settings):
     )
 
 
+class PretrainedSettings(Settings):
+    """A model of images that somebody else trained: a network without training, and with an SDE of its own."""
+
+    kind: Literal["pretrained"] = Field(description="A model that somebody else trained, for images of its shape")
+    path: HomePath = Field(
+        description="A folder of diffusers, a .pth of score_sde_pytorch, or package.module:factory, which alone runs "
+        "code: your own"
+    )
+    pixels: Literal["cells", "centres"] = Field(
+        default="cells",
+        description="What the ends of the model's range are: those of the cells of grey levels, k/128 - 1, or levels 0 "
+        "and 255, as ToTensor makes them",
+    )
+    sde: Literal["vp", "sub-vp", "ve"] | None = Field(default=None, description="Of a .pth; null: it is recognised")
+    sigma_min: Positive | None = Field(default=None, description="Of a factory's model; null: EDM's 0.002")
+    sigma_max: Positive | None = Field(default=None, description="Of a factory's model; null: EDM's 80")
+
+
 class Trained(Settings):
-    """A network of a study."""
+    """A network that is trained here."""
 
     training: TrainingSettings = Field(
         default=TrainingSettings(), description="In place of what the data set says; only what differs is to be given"
@@ -72,12 +100,25 @@ class NetMLPSettings(MLPSettings, Trained):
     """A network on vectors, and how its training differs from that of the data set it meets."""
 
 
-class NetNCSNppSettings(NCSNppSettings, Trained):
-    """A network on images, and how its training and its jobs differ from what the data set it meets says."""
+class JobSettings(Settings):
+    """What the jobs of a network on images ask for, in place of what the data set says; null: what that says."""
 
+    gpu: Whole | None = Field(default=None, description="GPUs, in place of the data set's; null: what that says")
+    threads: Count | None = Field(
+        default=None, description="CPU threads, in place of the data set's; null: what that says"
+    )
     memory: Count | None = Field(default=None, description="MB, in place of the data set's; null: what that says")
     minutes: Count | None = Field(default=None, description="In place of the data set's; null: what that says")
 
 
-PlainNet = Annotated[MLPSettings | NCSNppSettings, *BY_KIND, usual_kind("mlp")]
-NetSettings = Annotated[NetMLPSettings | NetNCSNppSettings, *BY_KIND, usual_kind("mlp")]
+class NetNCSNppSettings(NCSNppSettings, JobSettings, Trained):
+    """A network on images, and how its training and its jobs differ from what the data set it meets says."""
+
+
+class NetPretrainedSettings(PretrainedSettings, JobSettings):
+    """A model that somebody else trained, and how its jobs differ from what the data set it meets says."""
+
+
+PlainNet = Annotated[MLPSettings | NCSNppSettings | PretrainedSettings, *BY_KIND, usual_kind("mlp")]
+Net = NetMLPSettings | NetNCSNppSettings | NetPretrainedSettings
+NetSettings = Annotated[Net, *BY_KIND, usual_kind("mlp")]

@@ -12,6 +12,7 @@ from difftime.study.settings.base import Listed, Settings, parse
 from difftime.study.settings.files import BadSettings, given_by, merged, read_file
 from difftime.study.settings.measures import MEASUREMENTS, Family
 from difftime.study.settings.noise import NoiseName
+from difftime.study.settings.own import with_own
 from difftime.study.settings.study import NewStudy, Study
 
 CONFIG = Path(__file__).parents[3] / "config.yaml"
@@ -39,7 +40,7 @@ def read_study(
     if piped:
         layers.append(given_by("a configuration file that is a pipe", known))
     layers.append(given_by(said_by, overrides or {}))
-    return parse(NewStudy, merged(layers), "The study")
+    return parse(NewStudy, with_own(merged(layers)), "The study")
 
 
 @dataclass(frozen=True)

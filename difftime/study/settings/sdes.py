@@ -76,8 +76,15 @@ class VEGeometricSettings(_Diffusion):
         return sigma_max
 
 
+class OfModelSettings(Settings):
+    """The forward SDE that a pretrained network was trained with, and its epsilon: nothing is to be said of it."""
+
+    kind: Literal["of-model"] = Field(default="of-model", description="The SDE of a pretrained network")
+
+
 SDESettings = Annotated[
-    VPSettings | SubVPSettings | TabulatedSettings | VEExponentialSettings | VEGeometricSettings, *BY_KIND
+    VPSettings | SubVPSettings | TabulatedSettings | VEExponentialSettings | VEGeometricSettings | OfModelSettings,
+    *BY_KIND,
 ]
 
 

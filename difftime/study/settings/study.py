@@ -14,7 +14,7 @@ from difftime.study import registry
 from difftime.study.settings.base import Check, Filled, HomePath, Info, Listed, Name, Positive, Settings, Whole
 from difftime.study.settings.blocks import Block, cell_name, grid
 from difftime.study.settings.cell import Cell
-from difftime.study.settings.datasets import DatasetSettings, ImageDataset, family, training_of, what_it_is
+from difftime.study.settings.datasets import DatasetSettings, asked_for, family, training_of, what_it_is
 from difftime.study.settings.errors import fault, refuse
 from difftime.study.settings.figures import FigureSettings
 from difftime.study.settings.grid import Grid
@@ -26,9 +26,10 @@ from difftime.study.settings.measures import (
     SampleSettings,
 )
 from difftime.study.settings.mixtures import MixtureSettings
-from difftime.study.settings.nets import NCSNppSettings, NetNCSNppSettings, NetSettings
+from difftime.study.settings.nets import JobSettings, NCSNppSettings, NetSettings, PretrainedSettings, Trained
 from difftime.study.settings.noise import FITTED, NoiseName, NoiseSettings
 from difftime.study.settings.optimum import OptimumSettings
+from difftime.study.settings.own import own_T
 from difftime.study.settings.sdes import SDESettings
 from difftime.tables import published
 
@@ -115,8 +116,11 @@ class Study(Settings):
         faults = []
         for i, block in enumerate(blocks):
             for dataset, net in itertools.product(block.dataset, block.net):
-                gpus = getattr(datasets.get(dataset), "gpu", 0)
-                if gpus > 1 and net in nets and (batch := training_of(datasets[dataset], nets[net]).batch) % gpus:
+                data, network = datasets.get(dataset), nets.get(net)
+                gpus = asked_for(data, network, "gpu", 0)
+                if gpus < 2 or data is None or not isinstance(network, Trained):
+                    continue
+                if (batch := training_of(data, network).batch) % gpus:
                     text = f"{dataset} and {net} train with batches of {batch}, which its gpu = {gpus} does not divide"
                     faults.append(fault(f"{text}; change one of the two", [dataset, net], (i,)))
         refuse(faults)
@@ -130,7 +134,8 @@ class Study(Settings):
         for dataset, sde, T in _first_times(info.data.get("study", ()), info.data.get("sdes", {})):
             own = getattr(info.data.get("datasets", {}).get(dataset), "measurements", None)
             times = {"times": elbo.times} | (own.elbo.model_dump(exclude_unset=True) if own else {})
-            if (first := T / times["times"]) <= info.data["sdes"][sde].epsilon:
+            # that of a pretrained network stands in its files, and is compared in the job
+            if (first := T / times["times"]) <= getattr(info.data["sdes"][sde], "epsilon", 0.0):
                 text = f"asks {dataset} for the ELBO at {first:g}, not above the epsilon of sde {sde}; take fewer times"
                 faults.append(fault(text, times["times"], ("times",)))
         refuse(faults)
@@ -148,8 +153,13 @@ class Study(Settings):
             kinds={name: data.kind for name, data in used.items()},
             p_noise={name: self.noises(name) for name in used},
             d={name: len(data.means[0]) if isinstance(data, MixtureSettings) else None for name, data in used.items()},
+            pretrained=frozenset(self.pretrained()),
             skip=self.figures.skip,
         )
+
+    def pretrained(self) -> list[str]:
+        """The networks that somebody else trained."""
+        return [name for name, network in self.nets.items() if isinstance(network, PretrainedSettings)]
 
     def facts(self, dataset: str, net: str | None = None) -> registry.Facts:
         """What is known beforehand of the cells on some data, or of those with one network."""
@@ -162,6 +172,7 @@ class Study(Settings):
             "optimum": self.optimum.model_dump(mode="json"),
             "kind": self.datasets[dataset].kind,
             "sdes": self._kinds_of_sdes(dataset),
+            "pretrained": [name for name in self.cells().nets(dataset) if name in self.pretrained()],
         }
 
     def _kinds_of_sdes(self, dataset: str) -> dict[str, str]:
@@ -203,7 +214,7 @@ class Study(Settings):
         wanted = {getattr(self.measurement_settings(dataset, measure), "images", None) for measure in measured}
         return ImageNeeds(
             networks={cell.net: cell.network for cell in cells if isinstance(cell.network, NCSNppSettings)},
-            batches=tuple(sorted({cell.training.batch for cell in cells})),
+            batches=tuple(sorted({cell.training.batch for cell in cells if cell.training})),
             test_images=tuple(sorted(n for n in wanted if n is not None)),
             p_noise=tuple(self.noises(dataset)),
             components=self.noise.mixture.components,
@@ -212,19 +223,19 @@ class Study(Settings):
 
     def _memory(self, dataset: str, net: str) -> int:
         """MB that a job on some images asks for."""
-        data, network = self.datasets[dataset], self.nets[net]
-        own = network.memory if isinstance(network, NetNCSNppSettings) else None
-        return own or (data.memory if isinstance(data, ImageDataset) else 1)
+        return asked_for(self.datasets[dataset], self.nets[net], "memory", 1)
 
     def cell(self, dataset: str, sde: str, net: str, T: str) -> Cell:
-        """The resolved settings of one cell."""
+        """The resolved settings of one cell. Of a pretrained network there is one model, and no training."""
         data, network = self.datasets[dataset], self.nets[net]
+        trained = network if isinstance(network, Trained) else None
         return Cell.model_validate({
-            "dataset": dataset, "sde": sde, "net": net, "T": float(T), "seed": self.seed, "seeds": data.seeds,
+            "dataset": dataset, "sde": sde, "net": net, "T": float(T), "seed": self.seed,
+            "seeds": data.seeds if trained else 1,
             "data": what_it_is(data),
             "diffusion": self.sdes[sde],
-            "network": network.model_dump(exclude={"training", "memory", "minutes"}),
-            "training": training_of(data, network).model_dump(),
+            "network": network.model_dump(exclude={"training", *JobSettings.model_fields}),
+            "training": training_of(data, trained).model_dump() if trained else None,
         })  # fmt: skip
 
 
@@ -232,3 +243,28 @@ class NewStudy(Study):
     """A study that is going to be run: its results can be written. Those of a finished study may be read-only."""
 
     results: Annotated[Folder, AfterValidator(_writable)] = "results"
+
+    @field_validator("study")
+    @classmethod
+    def _within_their_own_T(cls, blocks: tuple[Block, ...], info: Info) -> tuple[Block, ...]:
+        """A pretrained network knows nothing of times above its own T."""
+        faults, nets = [], info.data.get("nets", {})
+        for i, block in enumerate(blocks):
+            for name in block.net:
+                if isinstance(nets.get(name), PretrainedSettings) and max(block.T) > (T := own_T(nets[name].path)):
+                    text = f"is above T = {T:g}, to which {name} was trained: it knows nothing of later times"
+                    faults.append(fault(text, max(block.T), (i, "T")))
+        refuse(faults)
+        return blocks
+
+    @field_validator("nets")
+    @classmethod
+    def _are_there(cls, nets: dict[str, NetSettings]) -> dict[str, NetSettings]:
+        text = "is no model: it is not a folder of diffusers, not a file, and not package.module:factory"
+        faults = [
+            fault(text, network.path, (name, "path"))
+            for name, network in nets.items()
+            if isinstance(network, PretrainedSettings) and not (":" in network.path or Path(network.path).exists())
+        ]
+        refuse(faults)
+        return nets
