@@ -24,10 +24,11 @@ from difftime.diffusion.score import NetScore
 from difftime.diffusion.sde import SDE, Gaussian
 from difftime.images import pixel_prior, pixels
 from difftime.images.pixel_prior import PixelPrior
+from difftime.images.pixels import CENTRED, Scale
 from difftime.measures.few_steps import level_times
 from difftime.models.diffusers_folder import import_unet
 from difftime.models.export import model_card, new_folder, save_index, save_prior, write_json
-from difftime.models.foreign import CENTRED, BadModel, Clock, Scale
+from difftime.models.foreign import BadModel, Clock
 from difftime.training.nets import ncsnpp
 
 INDICES = 1000

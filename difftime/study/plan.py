@@ -61,9 +61,9 @@ class Plan:
 
     def __init__(self, study: Study) -> None:
         self.study, self.cells, self.results = study, study.cells(), study.results
-        self._of_cell, self._of_measurement, self._of_images = map(
-            cache, (self._settings_of_cell, self._settings_of_measurement, self._settings_of_images)
-        )
+        self._of_cell = cache(self._settings_of_cell)
+        self._of_measurement = cache(self._settings_of_measurement)
+        self._of_images = cache(self._settings_of_images)
 
     def is_mixture(self, dataset: str) -> bool:
         return self.cells.family(dataset) == "mixture"
@@ -112,8 +112,8 @@ class Plan:
 
     def _settings_of_images(self, dataset: str) -> dict[str, str]:
         data = self.study.datasets[dataset]
-        files = listing(Path(data.path)) if KINDS[data.kind].own else ""
-        return flat({**what_it_is(data), "files": files})
+        path = getattr(data, "path", None)
+        return flat({**what_it_is(data), "files": listing(Path(path)) if path and KINDS[data.kind].own else ""})
 
     # files
 

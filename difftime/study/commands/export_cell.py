@@ -10,11 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from difftime.diffusion.p_noise import FullGaussian, check_memory, diffused_moments
+from difftime.diffusion.score import NetScore
 from difftime.diffusion.sde import Gaussian
 from difftime.models.export_cell import CellModel, export_cell
 from difftime.models.foreign import BadModel
 from difftime.study.cell import ImageProblem
-from difftime.study.commands.common import open_cell
+from difftime.study.opening import open_cell
 from difftime.study.settings import Cell
 from difftime.tables.frames import rows_of
 from difftime.tables.parquet import read
@@ -28,15 +29,18 @@ def run(folder: Path, T: float | None, p_noise: str, to: Path, seed: int, data_d
     Raises BadModel for a mixture, or for a T or seed that the cell has not.
     """
     cell, problem = open_cell(folder, data_dir)
-    if not isinstance(problem, ImageProblem) or not isinstance(problem.score.net, ImageNets):
+    if not isinstance(problem, ImageProblem):
         raise BadModel(f"{folder} is a cell of a mixture, whose network draws no images: it cannot be exported.")
+    score = problem.score
+    if not isinstance(score, NetScore) or not isinstance(score.net, ImageNets):
+        raise BadModel(f"{folder} is a cell of a pretrained network: export the model itself, difftime export MODEL.")
     if seed >= cell.seeds:
         raise BadModel(f"{folder} has the models of seeds 0 to {cell.seeds - 1}; there is no seed {seed}.")
     T = cell.T if T is None else T
     names = {"width", "multipliers", "blocks", "attention", "fourier"}
     options = cell.network.model_dump(mode="json", include=names)
     model = CellModel(
-        f"{cell.dataset}, {cell.net}, {cell.sde}", problem.score.net.models[seed].cpu(), options, problem.score,
+        f"{cell.dataset}, {cell.net}, {cell.sde}", score.net.models[seed].cpu(), options, score,
         problem.epsilon, problem.T, problem.images.shape,
     )  # fmt: skip
     model.times(T)
