@@ -37,7 +37,7 @@ from difftime.figures.tradeoff import RING
 from difftime.study.registry import FIGURES as REGISTRY
 from difftime.tables import parquet
 from difftime.tables.published import T_STAR
-from difftime.tables.schema import TABLES
+from difftime.tables.schema import CAPTIONS, TABLES
 
 REPORT = Path(__file__).parent.parent / "workflow" / "report"
 SDES, TIMES, SEEDS = ("vp", "ve"), (0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0), 4
@@ -1028,6 +1028,14 @@ def test_the_report_shows_the_settings_of_the_cells_in_a_figure_and_of_no_other(
     mine = rendered("figure.rst", wildcards={"place": "mine", "figure": "images"}, **known)
     assert "pictures" in mine
     assert "epsilon 1e-05" not in mine
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_has_a_caption_which_the_report_shows(name: str) -> None:
+    assert CAPTIONS[name].startswith("**")
+    whole = rendered("table.rst", params={"caption": CAPTIONS[name]})
+    assert publish_doctree(CAPTIONS[name]).astext() in whole
+    assert "Units stand in the header" in whole
 
 
 def test_every_figure_of_the_registry_has_a_module_and_a_table() -> None:
