@@ -223,6 +223,21 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _nats("elbo", "As in curve, of this image", True),
         _bits("elbo_bpd", "As in curve, of this image"),
     ),
+    "levels": (
+        *CELL,
+        SEED,
+        Column("low", "float64", "1", "Where an interval of lambda = log(sigma2/alpha2), the level of noise, begins"),
+        Column("high", "float64", "1", "Where it ends"),
+        Column("error", "float64", "1", "E||sigma s + z||2 per dimension, mean over the interval; 1: s = 0", True),
+        Column("error_se", "float64", "1", "Its standard error within the seed; of images over them", True, 0.0),
+        Column(
+            "excess", "float64", "1", "E||sigma (s - grad log p)||2 per dimension, likewise; known densities only", True
+        ),
+        Column("excess_se", "float64", "1", "Its standard error within the seed (0: by quadrature)", True, 0.0),
+        _count("units", "Test images; null for known densities", True),
+        EPSILON,
+        _text("weighting", "Weight in the training loss: likelihood (Eq. 3) or noise; null: not trained here", True),
+    ),
     "likelihood": (
         *CELL,
         SEED,
@@ -585,6 +600,11 @@ CAPTIONS = {
         "4, one row per seed, p_noise and t."
     ),
     "curve_units": "**The same image by image**; it stays in the cell's folder.",
+    "levels": (
+        "**How well the score is known at each level of noise**: the mean error of the network's estimate of the "
+        "noise, per dimension, in intervals of lambda that are the same for every T and SDE. The gap G is d/2 times "
+        "the integral of ``excess`` over lambda, I that of ``error``."
+    ),
     "likelihood": (
         "**The likelihood of held-out points, or test images**, under the probability-flow ODE, with what its solver "
         "needed, and, for data of one dimension, under the reverse SDE itself, from its density on a grid. ``failed`` "
