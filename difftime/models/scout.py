@@ -148,9 +148,12 @@ class Scouting:
 
 
 def shortest(curves: Sequence[Curve]) -> tuple[str, Place] | None:
-    """The p_noise and the smallest T of all that surely lose at most the first of LOSSES."""
+    """The p_noise and the smallest T of all that surely lose at most the first of LOSSES.
+
+    Of several p_noises with that T it is the last one of P_NOISES, which describes x_T best.
+    """
     found = [(curve.p_noise, curve.within[0].start.place) for curve in curves if curve.within[0].start]
-    return min(found, key=lambda one: one[1].T, default=None)
+    return min(found, key=lambda one: (one[1].T, -P_NOISES.index(one[0])), default=None)
 
 
 @dataclass(frozen=True)
