@@ -33,7 +33,7 @@ class Score:
         predicts: `"noise"`, `"v"`, `"x0"` or `"score"`.
         T: the largest time that the network was trained for. The network is never called at a larger time.
         epsilon: the smallest time, at which every integral over time begins. The noise at epsilon must be positive, so
-            epsilon = 0 is allowed only for a VE whose sigma is positive at 0.
+            epsilon = 0 is allowed only for an SDE whose sigma is positive at 0.
 
     Raises:
         TypeError: if the network cannot be called, or if its weights are in half precision, which does not resolve

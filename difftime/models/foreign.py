@@ -95,8 +95,8 @@ class NoiseScore:
 class ForeignModel:
     """A model that was trained elsewhere, up to the time T, with data of this shape (channels, height, width).
 
-    The model is not trained below `epsilon`, its first noise level. The bits of x_0 therefore include a Gaussian decoder
-    from epsilon to 0, which is the residual of `image_elbo`.
+    The model is not trained below `epsilon`, its first noise level. The bits of x_0 therefore include a Gaussian
+    decoder from epsilon to 0, which is the residual of `image_elbo`.
     """
 
     name: str
