@@ -34,7 +34,8 @@ import torch
 
 from benchmarks import gpu_stages as stages
 from benchmarks.gpu_stages import EPSILON, SDE, SEED, Bench, Form, Row, Size, T
-from difftime.images.readers import BadImages, mnist
+from difftime.images.readers import BadImages
+from difftime.images.readers.mnist import read as mnist
 from difftime.study.fingerprint import fingerprint
 from difftime.support.files import atomic
 from difftime.support.signals import Interrupted, asked_to_stop
@@ -364,7 +365,7 @@ def main(arguments: Sequence[str] | None = None, size: Size | None = None) -> in
         if not (torch.cuda.is_available() or given.small):
             raise BadTicket("There is no GPU here. --small rehearses the same on the CPU.")
         bench = Bench(
-            size or (stages.small() if given.small else stages.paper()), mnist.read(given.data_dir, download=False),
+            size or (stages.small() if given.small else stages.paper()), mnist(given.data_dir, download=False),
             torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         )  # fmt: skip
         with asked_to_stop() as stop:
