@@ -364,7 +364,7 @@ def main(arguments: Sequence[str] | None = None, size: Size | None = None) -> in
         if not (torch.cuda.is_available() or given.small):
             raise BadTicket("There is no GPU here. --small rehearses the same on the CPU.")
         bench = Bench(
-            size or (stages.small() if given.small else stages.paper()), mnist(given.data_dir, download=False),
+            size or (stages.small() if given.small else stages.paper()), mnist.read(given.data_dir, download=False),
             torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         )  # fmt: skip
         with asked_to_stop() as stop:

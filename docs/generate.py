@@ -125,8 +125,8 @@ def bounds(value: Schema) -> str:
 
 
 def tables() -> str:
-    """Every table with its columns, units and meanings."""
-    from difftime.tables.schema import TABLES
+    """Every table: what it says, and its columns, units and meanings."""
+    from difftime.tables.schema import CAPTIONS, TABLES
 
     parts = []
     for name, columns in TABLES.items():
@@ -134,9 +134,8 @@ def tables() -> str:
             [f"`{column.name}`", column.type, column.unit, "yes" if column.nullable else "", column.description]
             for column in columns
         ]
-        parts.append(
-            f"(table-{name})=\n## {name}\n\n{table(['column', 'type', 'unit', 'may be null', 'meaning'], rows)}"
-        )
+        shown = table(["column", "type", "unit", "may be null", "meaning"], rows)
+        parts.append(f"(table-{name})=\n## {name}\n\n{CAPTIONS[name]}\n\n{shown}")
     return "\n\n".join(parts)
 
 

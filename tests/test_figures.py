@@ -31,13 +31,14 @@ from difftime.figures.fig3 import by_parameters
 from difftime.figures.fig4 import times
 from difftime.figures.images import COUNT, strips
 from difftime.figures.learning import STRETCHES, smoothed
+from difftime.figures.levels import LINES, over_seeds
 from difftime.figures.settings import FigureSettings
 from difftime.figures.table1 import PAPER, RISE
 from difftime.figures.tradeoff import RING
 from difftime.study.registry import FIGURES as REGISTRY
 from difftime.tables import parquet
 from difftime.tables.published import T_STAR
-from difftime.tables.schema import TABLES
+from difftime.tables.schema import CAPTIONS, TABLES
 
 REPORT = Path(__file__).parent.parent / "workflow" / "report"
 SDES, TIMES, SEEDS = ("vp", "ve"), (0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0), 4
@@ -228,9 +229,21 @@ def steps() -> pd.DataFrame:
     return frame("steps", rows)
 
 
+def levels() -> pd.DataFrame:
+    rows = []
+    for cell in cells(seed=range(SEEDS), p_noise=("standard",)):
+        T, sure = cell["T"], math.exp(0.1 * noise(cell["sde"], cell["T"], cell["seed"]))
+        for low in range(-12, math.ceil(10 * T), 2):
+            excess = 0.01 * (1 + T) * sure * math.exp(-0.05 * (low + 2) ** 2)
+            known = {"error": 1 / (1 + math.exp(low)) + excess, "error_se": 0.0, "excess": excess, "excess_se": 0.0}
+            rows.append(cell | known | {"low": low, "high": low + 2.0, "epsilon": 1e-5, "weighting": "likelihood"})
+    return frame("levels", rows)
+
+
 FACTORY: dict[str, Callable[[], pd.DataFrame]] = {
     "samples": samples, "summary": summary, "histogram": histogram, "optimum": optimum, "prediction": prediction,
     "table1": table1, "images": images, "history": history, "tradeoff": tradeoff, "steps": steps,
+    "levels": levels,
 }  # fmt: skip
 FIGURES = tuple(REGISTRY)
 IMAGE_FIGURES = ("table1", "images", "learning")
@@ -304,6 +317,7 @@ UNITS = {
     "sensitivity": ["diffusion time $T^*$"],
     "noises": ["[nats]", "diffusion time"],
     "prediction": ["[nats]", "diffusion time"],
+    "levels": ["per dimension [1]", "noise level"],
     "table1": ["bits per dimension", "NFE [1]", "diffusion time"],
     "images": [],
     "learning": ["[nats per image]", "training step"],
@@ -507,6 +521,23 @@ def test_steps_shows_every_sampler_beside_many_evaluations_a_row_per_sde_and_p_n
             assert list(line.get_ydata()) == own[own.sampler == sampler].wasserstein1.to_list()
         assert f"{p_noise}, NFE ≤ {budget}" in words(figure)
     assert legend_of(figure) >= {look.label for look in style.FEW_STEPS.values()} | {"many evaluations: RK45"}
+
+
+def test_levels_shows_the_excess_of_a_known_density_and_the_error_of_images() -> None:
+    for settings, column in ((SETTINGS, "excess"), (OF_IMAGES, "error")):
+        figure, table = drawn("levels", settings=settings), levels()
+        for sde, axes in zip(SDES, figure.axes, strict=True):
+            shown = {line.get_label(): line for line in curves(axes)}
+            assert len(shown) == LINES
+            for T in (TIMES[0], TIMES[-1]):
+                own = table[(table.sde == sde) & (table["T"] == T)].groupby("low")[column]
+                assert shown[f"$T = {T:g}$"].get_ydata() == pytest.approx(own.mean().to_numpy())
+                assert [*shown[f"$T = {T:g}$"].get_xdata()] == [*own.mean().index + 1]
+
+
+def test_levels_of_a_single_seed_have_the_errors_over_its_images() -> None:
+    one = levels().query("seed == 0 and sde == 'vp'").assign(error_se=0.25)
+    assert (over_seeds(one[one["T"] == 0.6], "error").se == 0.25).all()
 
 
 def test_steps_marks_a_sampler_that_misses_by_far_and_says_when_it_takes_fewer() -> None:
@@ -1028,6 +1059,14 @@ def test_the_report_shows_the_settings_of_the_cells_in_a_figure_and_of_no_other(
     mine = rendered("figure.rst", wildcards={"place": "mine", "figure": "images"}, **known)
     assert "pictures" in mine
     assert "epsilon 1e-05" not in mine
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_has_a_caption_which_the_report_shows(name: str) -> None:
+    assert CAPTIONS[name].startswith("**")
+    whole = rendered("table.rst", params={"caption": CAPTIONS[name]})
+    assert publish_doctree(CAPTIONS[name]).astext() in whole
+    assert "Units stand in the header" in whole
 
 
 def test_every_figure_of_the_registry_has_a_module_and_a_table() -> None:

@@ -29,6 +29,7 @@ from difftime.study.settings import (
     plain_study,
     what_it_is,
 )
+from difftime.tables.schema import CAPTIONS
 
 Wildcards = Any
 """Snakemake's, or any object with such attributes."""
@@ -208,6 +209,9 @@ class Plan:
 
     def caption(self, wildcards: Wildcards) -> str:
         return caption(wildcards.figure)
+
+    def said(self, wildcards: Wildcards) -> str:
+        return CAPTIONS[wildcards.table]
 
     def made_by(self, wildcards: Wildcards) -> str:
         return fingerprint(DERIVED[wildcards.table].module)

@@ -77,7 +77,7 @@ class Figure:
 MEASUREMENTS = {
     one.name: one
     for one in (
-        Measurement("elbo", ("elbo", "curve"), ("elbo_units", "curve_units")),
+        Measurement("elbo", ("elbo", "curve", "levels"), ("elbo_units", "curve_units")),
         Measurement("likelihood", ("likelihood",), ("likelihood_units",)),
         Measurement("samples", ("samples", "few_steps", "modes", "histogram", "images")),
     )
@@ -133,6 +133,7 @@ FIGURES = {
         Figure("cost", "samples", True, lambda of: of.mixture and "samples" in of.measures),
         Figure("noises", "summary", True, lambda of: "elbo" in of.measures and of.p_noises > 1),
         Figure("prediction", "prediction", True, lambda of: "elbo" in of.measures and (of.times > 1 or not of.trained)),
+        Figure("levels", "levels", True, lambda of: "elbo" in of.measures),
         Figure(
             "sensitivity",
             "optimum",

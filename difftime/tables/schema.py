@@ -1,4 +1,4 @@
-"""The tables: every column with its type, unit and meaning. The joint between the mathematics and the paper.
+"""The tables: what they say, every column with type, unit and meaning. The joint between the mathematics and the paper.
 
 Plain declarations, so that a job on the cluster can write a table without importing pandas. `arrow_schema` is what
 goes into the Parquet file, units and descriptions in the field metadata; `tables.py` checks the values.
@@ -222,6 +222,21 @@ TABLES: dict[str, tuple[Column, ...]] = {
         UNIT,
         _nats("elbo", "As in curve, of this image", True),
         _bits("elbo_bpd", "As in curve, of this image"),
+    ),
+    "levels": (
+        *CELL,
+        SEED,
+        Column("low", "float64", "1", "Where an interval of lambda = log(sigma2/alpha2), the level of noise, begins"),
+        Column("high", "float64", "1", "Where it ends"),
+        Column("error", "float64", "1", "E||sigma s + z||2 per dimension, mean over the interval; 1: s = 0", True),
+        Column("error_se", "float64", "1", "Its standard error within the seed; of images over them", True, 0.0),
+        Column(
+            "excess", "float64", "1", "E||sigma (s - grad log p)||2 per dimension, likewise; known densities only", True
+        ),
+        Column("excess_se", "float64", "1", "Its standard error within the seed (0: by quadrature)", True, 0.0),
+        _count("units", "Test images; null for known densities", True),
+        EPSILON,
+        _text("weighting", "Weight in the training loss: likelihood (Eq. 3) or noise; null: not trained here", True),
     ),
     "likelihood": (
         *CELL,
@@ -571,6 +586,94 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("T_star_high", "float64", "SDE time", "Upper end of its interval", nullable=True, low=0.0),
     ),
 }
+
+CAPTIONS = {
+    "elbo": (
+        "**The ELBO of every model, term by term** (Eqs. 4 to 11), in nats: one row per seed and p_noise. Of a known "
+        "density the ELBO is Eq. 11 and ``residual`` is Eq. 4 less Eq. 11, the error of the whole decomposition; a "
+        "standard error of 0 means a quadrature. Of images it is Eq. 4, with a Gaussian decoder from x_epsilon to the "
+        "image, and ``kl_low`` and ``kl_high`` bracket the KL, which is known for no images."
+    ),
+    "elbo_units": "**The same image by image**; it stays in the cell's folder.",
+    "curve": (
+        "**What one model says of every T up to its own**, in nats: the ELBO as a running integral in the form of Eq. "
+        "4, one row per seed, p_noise and t."
+    ),
+    "curve_units": "**The same image by image**; it stays in the cell's folder.",
+    "levels": (
+        "**How well the score is known at each level of noise**: the mean error of the network's estimate of the "
+        "noise, per dimension, in intervals of lambda that are the same for every T and SDE. The gap G is d/2 times "
+        "the integral of ``excess`` over lambda, I that of ``error``."
+    ),
+    "likelihood": (
+        "**The likelihood of held-out points, or test images**, under the probability-flow ODE, with what its solver "
+        "needed, and, for data of one dimension, under the reverse SDE itself, from its density on a grid. ``failed`` "
+        "counts what has no finite value and is in no mean."
+    ),
+    "likelihood_units": "**The same image by image**; it stays in the cell's folder.",
+    "samples": (
+        "**Samples of every model**, by both samplers, compared with the density of the data or with the test images: "
+        "the Wasserstein-1 distance (sliced for more than one dimension) beside what perfect samples would have. It "
+        "needs no trained features, and sees little of what is fine: single pixels, sharpness, copied training "
+        "images."
+    ),
+    "few_steps": (
+        "**Samples in few steps**: the Wasserstein-1 distance of what each sampler draws in few evaluations of the "
+        "score, one row per seed. All samplers and T start from the same random numbers."
+    ),
+    "modes": "**The share of samples in each mode**, with its binomial standard error, beside the share under p_data.",
+    "histogram": "**Histograms of samples** as densities over all samples, beside the mean of p_data over each bin.",
+    "images": "**Images drawn from the reverse SDE**, as bytes: channels × size × size grey levels, row by row.",
+    "training": "**What was trained**: parameters, steps, batch, weighting and precision of every cell.",
+    "history": (
+        "**Training loss**, Eq. 3 with the weighting of the study, in nats per point or image: the mean since the row "
+        "before."
+    ),
+    "runs": (
+        "**Where the numbers come from**: for every cell and command the settings, the versions, the commit, the "
+        "machine, and what it took. These differ from run to run, and stand in no other table. The settings are cut "
+        "short here; the Parquet file has them whole."
+    ),
+    "missing": "**What an unfinished study lacks**, of what ``difftime partial`` made.",
+    "optimum": (
+        "**The optimal diffusion time T*** of every SDE, network and p_noise: from trained cells, and predicted from "
+        "the running ELBO of the models there are; its bootstrap interval over seeds and images, its plateau, and "
+        "what it gains over T = 1 and over the largest T."
+    ),
+    "prediction": (
+        "**The ELBO against T**, as trained cells have it and as the running ELBOs predict it: means with standard "
+        "errors over seeds and images."
+    ),
+    "cheapest": (
+        "**The cheapest T and p_noise within a stated loss of the best**: of all choices that are surely not more "
+        "than ``loss`` behind the best one, by a difference that is paired over seeds and images, the one with the "
+        "fewest evaluations of the score; beside it what the same rule takes of the standard p_noise alone."
+    ),
+    "bounds": (
+        "**Does the ELBO bound what it should?** One row per model: ELBO ≤ E log q of the reverse SDE ≤ minus the "
+        "entropy of p(x, epsilon), up to the stated tolerance. A row is ``untested`` where the ELBO is not finite or "
+        "the density not known."
+    ),
+    "summary": (
+        "**Means, standard errors and medians over seeds** of every measured quantity, beside the optimal T of its "
+        "curve. Values that are not finite are in no mean; ``finite`` counts the others."
+    ),
+    "steps": (
+        "**Does a short T still help once the sampler is good?** The distance of samples in few evaluations of the "
+        "score, mean over seeds; ``behind`` is what more evaluations would gain, ``gain`` what this T and p_noise "
+        "gain over the standard p_noise at ``against_T`` with the same sampler and evaluations. Both are paired over "
+        "seeds."
+    ),
+    "table1": (
+        "**Bits per dimension and evaluations of images** (the paper's Table 1): one row per SDE, network, p_noise "
+        "and T. The BPD is of the probability-flow ODE; the ELBO bounds another model, the reverse SDE. Differences "
+        "against the largest T are paired over images."
+    ),
+    "tradeoff": (
+        "**Quality against cost**: what every T and p_noise costs in evaluations of the score, and how good it is."
+    ),
+}
+"""What a table says, in reStructuredText, for the report and the documentation."""
 
 _ARROW = {
     "binary": pa.binary(),

@@ -7,15 +7,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from difftime.study.plan import Plan
+from difftime.study.registry import DERIVED
+from difftime.study.settings import COLLECTED, read_study
+
 Files = dict[Path, tuple[int, bytes]]
 MEASURES = ("elbo", "likelihood", "samples")
 CELLS = {"fetch", "cell", "train", "fit_noise", *MEASURES}
 """The rules that work on single cells and data sets."""
-FIGURES = {
-    "toy/mlp-16x1": {"fig1", "fig2", "fig4", "quality", "cost", "noises", "prediction", "tradeoff"},
-    "other/mlp-16x1": {"fig2", "noises"}, "pictures/tiny": {"noises", "images", "tradeoff"},
-    "pictures": {"table1", "learning"},
+TABLES = {"elbo", "curve", "training", "runs", "optimum", "prediction", "summary", "cheapest", "tradeoff"}
+MEASURED = TABLES | {"likelihood", "samples"}
+LEAST = {
+    "figures/toy/mlp-16x1": {"fig1", "fig2", "fig4", "quality", "cost", "noises", "prediction", "tradeoff"},
+    "figures/other/mlp-16x1": {"fig2", "noises"}, "figures/pictures/tiny": {"noises", "images", "tradeoff"},
+    "figures/pictures": {"table1", "learning"},
+    "tables/other": TABLES, "tables/toy": MEASURED | {"modes", "histogram", "bounds"},
+    "tables/pictures": MEASURED | {"images", "history", "table1"},
 }  # fmt: skip
+"""What the finished study has in any case; all that it has stands in the registry."""
+
+
+def plan_of(clone) -> Plan:
+    """What the clone's study plans, by the registry."""
+    return Plan(read_study([clone.path / "study.yaml"], base=clone.path / "config.yaml"))
 
 
 def contents(folder: Path) -> Files:
@@ -40,19 +54,12 @@ def changes(plan: str) -> dict[str, list[tuple[str, str, str]]]:
 
 def test_a_finished_study_has_all_its_tables_and_figures_and_nothing_to_do(finished) -> None:
     assert finished.planned() == {}
-    found = {
-        place: {path.stem for path in (finished.results / "figures" / place).glob("*.pdf")} for place in FIGURES
-    }  # fmt: skip
-    assert found == FIGURES
-    tables = {
-        place: {path.stem for path in (finished.results / "tables" / place).glob("*.parquet")}
-        for place in ("toy", "other", "pictures")
-    }
-    every = {"elbo", "curve", "training", "runs", "optimum", "prediction", "summary", "cheapest", "tradeoff"}
-    assert tables["other"] == every
+    planned = plan_of(finished)
+    for files, kind in ((planned.tables(), "tables/*/*.parquet"), (planned.figures(), "figures/**/*.pdf")):
+        assert {str(path.relative_to(finished.path)) for path in finished.results.glob(kind)} == {*files}
     assert {path.stem for path in finished.results.glob("*.html")} == {"explore", "findings"}
-    assert tables["toy"] == every | {"likelihood", "samples", "modes", "histogram", "bounds"}
-    assert tables["pictures"] == every | {"likelihood", "samples", "images", "history", "table1"}
+    for place, least in LEAST.items():
+        assert {path.stem for path in (finished.results / place).iterdir()} >= least
 
 
 def test_touching_files_re_runs_nothing(clone) -> None:
@@ -113,11 +120,13 @@ def test_another_data_set_in_the_study_changes_no_cell_table_or_figure_that_is_t
     clone.change(
         datasets__square=square, sdes__slow={"kind": "ve-geometric"}, study=[*clone.study["study"], more]
     )  # fmt: skip
+    cells = plan_of(clone).cells
+    tables, figures = {*cells.tables("square")}, {name for name, dataset, _ in cells.figures() if dataset == "square"}
+    assert tables >= TABLES
+    assert figures >= {"fig2", "noises"}
     assert clone.planned() == {
-        "study": 1, "cell": 1, "settings": 1, "train": 1, "elbo": 1,
-        "collect": len({"elbo", "curve", "training", "runs"}),
-        "table": len({"optimum", "prediction", "summary", "cheapest", "tradeoff"}), "figure": len({"fig2", "noises"}),
-        "pages": 1,
+        "study": 1, "cell": 1, "settings": 1, "train": 1, "elbo": 1, "collect": len(tables & {*COLLECTED}),
+        "table": len(tables & {*DERIVED}), "figure": len(figures), "pages": 1,
     }  # fmt: skip
 
 
@@ -230,7 +239,7 @@ def test_editing_fetch_re_runs_nothing(clone) -> None:
 def test_editing_a_derived_table_s_code_makes_it_and_what_shows_it_anew(clone) -> None:
     path = clone.path / "difftime/optimum/tradeoff.py"
     path.write_text(path.read_text(encoding="utf-8") + "\nSPARE = 1\n", encoding="utf-8")
-    assert clone.planned() == {"table": 1, "figure": 2, "pages": 1}
+    assert clone.planned() == {"table": 3, "figure": 2, "pages": 1}
 
 
 def test_editing_one_figures_code_redraws_only_it(clone) -> None:
@@ -242,7 +251,7 @@ def test_editing_one_figures_code_redraws_only_it(clone) -> None:
 @pytest.mark.parametrize("key", ["width", "font_size"])
 def test_changing_the_style_redraws_figures_and_the_page_that_shows_one_only(clone, key: str) -> None:
     clone.change(**{f"figures__{key}": 7})
-    assert clone.planned() == {"figure": sum(map(len, FIGURES.values())), "study": 1, "pages": 1}
+    assert clone.planned() == {"figure": len(plan_of(clone).figures()), "study": 1, "pages": 1}
 
 
 def test_editing_the_explorers_page_makes_the_pages_anew(clone) -> None:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(CLONE))
 from difftime.study.collecting import Busy, hold
 from difftime.study.fingerprint import ROOT, fingerprint
 from difftime.study.plan import MEASURED, Plan
-from difftime.study.registry import DERIVED, FIGURES
+from difftime.study.registry import DERIVED, FIGURES, MEASUREMENTS
 from difftime.study.settings import (
     COLLECTED,
     FITTED,
@@ -87,6 +87,12 @@ def hold_alone(results):
         hold(results)
     except Busy as error:
         raise WorkflowError(str(error)) from None
+
+
+def left_by(measurement):
+    """The tables that a measurement leaves in a cell, by their names."""
+    made = MEASUREMENTS[measurement]
+    return {table: f"{CELL}/{table}.parquet" for table in (*made.tables, *made.units)}
 
 
 def in_report(table):

@@ -6,10 +6,7 @@ rule elbo:
         weights=PLAN.weights,
         noises=PLAN.fitted,
     output:
-        elbo=f"{CELL}/elbo.parquet",
-        curve=f"{CELL}/curve.parquet",
-        elbo_units=f"{CELL}/elbo_units.parquet",
-        curve_units=f"{CELL}/curve_units.parquet",
+        **left_by("elbo"),
         run=f"{CELL}/run_elbo.parquet",
     log:
         f"{LOG}/elbo.log",
@@ -40,8 +37,7 @@ rule likelihood:
         weights=PLAN.weights,
         noises=PLAN.fitted,
     output:
-        likelihood=f"{CELL}/likelihood.parquet",
-        likelihood_units=f"{CELL}/likelihood_units.parquet",
+        **left_by("likelihood"),
         run=f"{CELL}/run_likelihood.parquet",
     log:
         f"{LOG}/likelihood.log",
@@ -74,11 +70,7 @@ rule samples:
         weights=PLAN.weights,
         noises=PLAN.fitted,
     output:
-        samples=f"{CELL}/samples.parquet",
-        few_steps=f"{CELL}/few_steps.parquet",
-        modes=f"{CELL}/modes.parquet",
-        histogram=f"{CELL}/histogram.parquet",
-        images=f"{CELL}/images.parquet",
+        **left_by("samples"),
         run=f"{CELL}/run_samples.parquet",
     log:
         f"{LOG}/samples.log",

@@ -19,6 +19,7 @@ rule collect:
         mem_mb=PLAN.memory,
         runtime=PLAN.minutes,
     params:
+        caption=PLAN.said,
         code=fingerprint("tables.parquet"),
     script:
         "../scripts/collect.py"
@@ -44,6 +45,7 @@ rule table:
         runtime=PLAN.minutes,
     params:
         settings=PLAN.plain,
+        caption=PLAN.said,
         code=PLAN.made_by,
     script:
         "../scripts/table.py"

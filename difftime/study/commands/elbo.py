@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from difftime.diffusion.p_noise import MixtureNoise, check_memory
 from difftime.diffusion.sde import Noise
 from difftime.measures.curve import DensityCurve, ImageCurve, NoisesAt, density_curve, image_curve, noises_at
-from difftime.measures.elbo import end_terms, expected_log_density, integrands
+from difftime.measures.elbo import Integrands, end_terms, expected_log_density, integrands
 from difftime.measures.image_elbo import ImageElbo, image_elbo, over_images
+from difftime.measures.levels import boundaries, density_levels, image_levels
 from difftime.study.cell import ImageProblem, MixtureProblem, Problem, p_noises
 from difftime.study.commands.common import (
     Work,
@@ -101,7 +102,11 @@ def _of_density(
                 "entropy_se": ends.entropy_se, "log_p_data": log_p_data, "log_p_data_se": log_p_data_se,
                 "residual": finite(eq4 - elbo),
             }))  # fmt: skip
-    write_tables(folder, "elbo", {"elbo": rows, "curve": _density_curve_rows(cell, problem, names, curve, log_p_data)})
+    tables = {
+        "elbo": rows, "curve": _density_curve_rows(cell, problem, names, curve, log_p_data),
+        "levels": _density_levels_rows(cell, problem, found),
+    }  # fmt: skip
+    write_tables(folder, "elbo", tables)
     log.info("ELBO taken apart at %d times: %s", settings.time_steps, folder / "elbo.parquet")
     return Work(time.monotonic() - start, None)
 
@@ -141,6 +146,40 @@ def _density_curve_rows(
         for seed in range(cell.seeds)
         for k, t in enumerate(curve.t.tolist())
     ]  # fmt: skip
+
+
+def _density_levels_rows(cell: Cell, problem: MixtureProblem, found: Integrands) -> list[Row]:
+    level = boundaries(problem.sde, problem.T, problem.epsilon)
+    known = density_levels(found, level, problem.density.d)
+    return [
+        _level_key(cell, problem, seed, level, k) | {
+            "error": finite(known.error[seed, k]), "error_se": finite(known.error_se[seed, k]),
+            "excess": finite(known.excess[seed, k]), "excess_se": finite(known.excess_se[seed, k]),
+        }
+        for seed in range(cell.seeds)
+        for k in range(len(level) - 1)
+    ]  # fmt: skip
+
+
+def _image_levels_rows(cell: Cell, problem: ImageProblem, terms: ImageElbo, images: Int[Tensor, " n"]) -> list[Row]:
+    level = boundaries(problem.sde, problem.T, problem.epsilon)
+    found = over_images(image_levels(
+        terms, problem.sde, level, problem.T, problem.epsilon, problem.images.d, seeds=problem.seeds, indices=images
+    ))  # fmt: skip
+    return [
+        filled("levels", _level_key(cell, problem, seed, level, k) | {
+            "error": finite(found.mean[seed, k]), "error_se": finite(found.se[seed, k]), "units": len(images),
+        })
+        for seed in range(cell.seeds)
+        for k in range(len(level) - 1)
+    ]  # fmt: skip
+
+
+def _level_key(cell: Cell, problem: Problem, seed: int, level: Float[Tensor, " boundaries"], k: int) -> Row:
+    low, high = level[k : k + 2].tolist()
+    return keys(cell) | {
+        "seed": seed, "low": low, "high": high, "units": None, "epsilon": problem.epsilon, "weighting": weighting(cell),
+    }  # fmt: skip
 
 
 def _image_curve_rows(
@@ -221,7 +260,10 @@ def _of_images(
                 | {quantity: finite(values[quantity][k]) for quantity in OF_IMAGE}
                 for k, image in enumerate(part.tolist())
             ]  # fmt: skip
-    tables = {"elbo": rows, "elbo_units": single, "curve": of_curve, "curve_units": curve_units}
+    tables = {
+        "elbo": rows, "elbo_units": single, "curve": of_curve, "curve_units": curve_units,
+        "levels": _image_levels_rows(cell, problem, terms, part),
+    }  # fmt: skip
     write_tables(folder, "elbo", tables)
     discard(folder / RESUME)
     log.info("ELBO of %d images taken apart: %s", len(part), folder / "elbo.parquet")
