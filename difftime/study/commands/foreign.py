@@ -100,7 +100,7 @@ def told(found: Scouting) -> str:
             "prediction_type in its scheduler, and --pixels. Until that is clear, do not trust the T below."
         )
     if edge := [curve.p_noise for curve in found.curves if not curve.interior]:
-        parts.append(f"At the edge of the times: T* of {', '.join(edge)}.")
+        parts.append(f"T* of {', '.join(edge)} is the smallest or the largest of the times: the best T may lie beyond.")
     if found.ode:
         rows = [
             [one.p_noise, f"{one.place.T:.4g}", _bits(one.bits), _bits(one.behind, "+"), f"{one.nfe:.0f}"]
