@@ -271,6 +271,24 @@ def test_the_optimum_of_images_is_where_their_bits_are_fewest() -> None:
     assert row.gain_over_1 == pytest.approx(row.gain_over_last)
 
 
+def test_a_gain_s_error_is_paired_over_images() -> None:
+    """Their own levels cancel: what is left is a thousandth of them times the difference of times, but for the KL."""
+    row = best(pictures())
+    wanted = 0.001 * (1 - row.T_star) * np.std([of_unit(unit) for unit in range(30)], ddof=1) / math.sqrt(30)
+    assert row.gain_over_last_se == pytest.approx(wanted, rel=0.15)
+    assert row.gain_over_1_se == row.gain_over_last_se < row.elbo_star_se / 50
+
+
+def test_a_gain_s_error_is_that_of_the_difference_between_trained_times() -> None:
+    """Seeds whose gaps are one curve times a factor: the difference is that of the gaps times their spread."""
+    found = study(noise=0.05)
+    row = best(found, optimum=SPREAD | {"resamples": 4000})
+    gaps = found["elbo"].pivot(index="seed", columns="T", values="gap")
+    nearest = min(TIMES, key=lambda T: abs(T - row.T_star))
+    expected = (gaps[nearest] - gaps[2.0]).std() / math.sqrt(len(gaps))
+    assert row.gain_over_last_se == pytest.approx(expected, rel=0.25)
+
+
 def test_the_bracket_of_the_kl_finds_the_optimum_between_distant_times() -> None:
     """Where the times are far apart, a curve through the bits alone misses it by more."""
     errors = [abs(best(pictures(bracket=bracket)).T_star - image_truth()) for bracket in (True, False)]

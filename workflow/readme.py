@@ -36,14 +36,14 @@ def findings() -> str:
     from difftime.tables.bounds import verdict
     from difftime.tables.parquet import read
     from difftime.tables.published import T_STAR
-    from difftime.tables.render import markdown_rows
+    from difftime.tables.render import markdown_rows, plus_minus
 
     best = read(TOY / "optimum.parquet", "optimum").query("method == 'trained' and net == @NET")
     rows = [
         [
             row.sde.upper(), row.p_noise, f"{row.T_star:.2f} [{row.T_star_low:.2f}, {row.T_star_high:.2f}]",
             f"{row.spacing:.2g}", f"{T_STAR[row.sde]:g}" if row.p_noise == "standard" else "",
-            f"{row.loss_at_star:.3f} ± {row.elbo_star_se:.3f}", f"{row.gain_over_1:.3f}",
+            f"{row.loss_at_star:.3f} ± {row.elbo_star_se:.3f}", plus_minus(row.gain_over_1, row.gain_over_1_se, 3),
         ]
         for row in best.itertuples()
     ]  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from difftime.optimum.curves import predicted_curves, trained_curve
-from difftime.optimum.interpolated import Curve, uncertainty
+from difftime.optimum.interpolated import Curve, at, uncertainty
 from difftime.tables.frames import parts_of
 from difftime.tables.paired import by_choice, one_set_of_images
 from difftime.tables.parquet import CURVE, shaped
@@ -65,7 +65,7 @@ def _optimum_of(curve: Curve, own: Tables, settings: Mapping[str, Any]) -> dict[
         "T_star": fine[best], "confidence": settings["optimum"]["confidence"],
         "spacing": places[above] - places[above - 1],
         "elbo_star": sign * elbo[best], "loss_at_star": first.log_p_data - elbo[best] if known else math.nan,
-        "gain_over_1": elbo[best] - np.interp(1.0, fine, elbo) if fine[0] <= 1 <= fine[-1] else math.nan,
+        "gain_over_1": elbo[best] - float(at(elbo[None], fine, 1.0)[0]),
         "gain_over_last": elbo[best] - elbo[-1], "T_last": fine[-1], "interior": bool(0 < best < len(fine) - 1),
         "times": len(places), "times_left_out": curve.left_out, "seeds": curve.seeds,
         "trained": listed(curve.trained), "epsilon": first.epsilon, "weighting": first.weighting,

@@ -21,7 +21,9 @@ from difftime.tables.statistics import standard_error
 
 FINE = 2001
 """Times on which a curve is searched for its maximum."""
-INTERVAL = ("T_star_low", "T_star_high", "elbo_star_se", "plateau_low", "plateau_high")
+UNCERTAIN = (
+    "T_star_low", "T_star_high", "elbo_star_se", "gain_over_1_se", "gain_over_last_se", "plateau_low", "plateau_high",
+)  # fmt: skip
 
 
 @runtime_checkable
@@ -238,15 +240,25 @@ class PredictedBits(ImageCurve):
         return np.concatenate(parts, -1)
 
 
+def at(curves: np.ndarray, fine: np.ndarray, T: float) -> np.ndarray:
+    """Curves [n, fine] at T, linear between the times `fine`; NaN where T is not among them."""
+    if not fine[0] <= T <= fine[-1]:
+        return np.full(len(curves), math.nan)
+    above = max(1, int(np.searchsorted(fine, T)))
+    share = (T - fine[above - 1]) / (fine[above] - fine[above - 1])
+    return (1 - share) * curves[:, above - 1] + share * curves[:, above]
+
+
 def uncertainty(curve: Curve, settings: Mapping[str, Any]) -> dict[str, float]:
     """How well the sample determines T* and the ELBO there; all null for a single seed of a known density.
 
     The bootstrap of Efron & Tibshirani (1993), its percentiles widened about T* for the few seeds there are: by
-    sqrt(n / (n - 1)), as a resample spreads less than a sample, and by Student's quantile over the normal one.
+    sqrt(n / (n - 1)), as a resample spreads less than a sample, and by Student's quantile over the normal one. What is
+    gained over another T is a difference within each resample: an error that all T share is not in it.
     """
     fine, n, elbo = curve.fine, curve.n, curve.elbo()
     if n == 1:
-        return dict.fromkeys(INTERVAL, math.nan)
+        return dict.fromkeys(UNCERTAIN, math.nan)
     options = settings["optimum"]
     best, curves = int(elbo.argmax()), curve.resampled(options["resamples"], settings["seed"])
     quantile = 0.5 + 0.5 * options["confidence"]
@@ -256,5 +268,6 @@ def uncertainty(curve: Curve, settings: Mapping[str, Any]) -> dict[str, float]:
     low, high = np.clip(fine[best] + wider * (ends - fine[best]), fine[0], fine[-1])
     se = math.hypot(few * curves[:, best].std(ddof=1), curve.known_se)
     plateau = fine[elbo >= elbo[best] - se]
-    found = (min(low, fine[best]), max(high, fine[best]), se, plateau[0], plateau[-1])
-    return dict(zip(INTERVAL, found, strict=True))
+    gains = [few * (curves[:, best] - at(curves, fine, T)).std(ddof=1) for T in (1.0, fine[-1])]
+    found = (min(low, fine[best]), max(high, fine[best]), se, *gains, plateau[0], plateau[-1])
+    return dict(zip(UNCERTAIN, found, strict=True))

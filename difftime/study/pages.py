@@ -88,7 +88,8 @@ def _best(optimum: pd.DataFrame) -> Iterator[str]:
     best = max(rows, key=lambda row: row.elbo_star if row.unit == "nats" else -row.elbo_star)
     digits = DIGITS[best.unit]
     interval = "" if math.isnan(best.T_star_low) else f" [{best.T_star_low:.2f}, {best.T_star_high:.2f}]"
-    gain = "" if math.isnan(best.gain_over_1) else f" At T = 1 it is {best.gain_over_1:.{digits}f} worse."
+    gained = plus_minus(best.gain_over_1, best.gain_over_1_se, digits)
+    gain = "" if math.isnan(best.gain_over_1) else f" At T = 1 it is {gained} worse."
     edge = "" if best.interior else " That T* is at the edge of the times studied."
     source = "" if best.method == "trained" else f" It is predicted from T = {best.trained}."
     value = plus_minus(best.elbo_star, best.elbo_star_se, digits)

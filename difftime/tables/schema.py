@@ -394,7 +394,16 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column(
             "gain_over_1", "float64", "see unit", "What T_star gains over T = 1; null if the times do not reach 1", True
         ),
+        Column(
+            "gain_over_1_se",
+            "float64",
+            "see unit",
+            "Its bootstrap standard error, paired over seeds and images",
+            True,
+            0.0,
+        ),
         Column("gain_over_last", "float64", "see unit", "What T_star gains over T_last"),
+        Column("gain_over_last_se", "float64", "see unit", "Its standard error, likewise", True, 0.0),
         Column("T_last", "float64", "SDE time", "Largest T at which every seed has a finite ELBO", low=0.0),
         Column(
             "plateau_low", "float64", "SDE time", "Smallest T with a mean ELBO within elbo_star_se of the best", True
