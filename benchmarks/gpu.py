@@ -34,7 +34,8 @@ import torch
 
 from benchmarks import gpu_stages as stages
 from benchmarks.gpu_stages import EPSILON, SDE, SEED, Bench, Form, Row, Size, T
-from difftime.images.readers import BadImages, mnist
+from difftime.images.readers import BadImages
+from difftime.images.readers.mnist import read as mnist
 from difftime.study.fingerprint import fingerprint
 from difftime.support.files import atomic
 from difftime.support.signals import Interrupted, asked_to_stop

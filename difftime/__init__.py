@@ -1,7 +1,7 @@
 """Diffusion times for score-based generative models: how long should the forward process run?
 
-What stands here is for networks of one's own, from Python; everything is imported when it is first used. The command
-line is `difftime --help`, and a whole study is `snakemake`.
+The names of this package measure a network of one's own from Python. Each name is imported when it is first used.
+`difftime --help` lists the commands, and `snakemake` runs a whole study.
 """
 
 from __future__ import annotations

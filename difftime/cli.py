@@ -258,7 +258,7 @@ def elbo(
     gpus: Gpus = None,
     planned: Planned = None,
 ) -> None:
-    """Take the ELBO of a trained cell apart, at every time that it knows: -> elbo.parquet, curve.parquet."""
+    """The ELBO of a trained cell, term by term, and its curve up to T: -> elbo.parquet, curve.parquet."""
     _use("elbo", planned, threads, gpus)
     from difftime.study.commands.elbo import run
     from difftime.training.parallel import joined
@@ -311,8 +311,8 @@ def collect(
 ) -> None:
     """The tables of all cells on some data as one: Parquet, Markdown and HTML.
 
-    With --partial a second table, OUTPUT-missing, has a row for each file that is missing; and OUTPUT may not lie among
-    the study's own tables.
+    With --partial a second table, OUTPUT-missing, lists the files that are missing. OUTPUT must then lie outside the
+    tables of the study.
     """
     from difftime.study import collecting
 
@@ -327,7 +327,7 @@ def collect(
 
 @_command
 def partial(results: Results) -> None:
-    """Make the tables and figures that can be made of an unfinished study, into RESULTS/partial, and say what lacks."""
+    """Make the possible tables and figures of an unfinished study, in RESULTS/partial, and list what is missing."""
     from difftime.study import collecting
 
     typer.echo(collecting.make_partial(results))
@@ -335,7 +335,7 @@ def partial(results: Results) -> None:
 
 @_command
 def show(results: Results) -> None:
-    """Say where a study's tables and figures lie, and which T is best. One whose tables lack something is refused."""
+    """Show the best T of a finished study, and where its tables and figures lie."""
     from difftime.study import collecting
 
     typer.echo(collecting.findings(results))
@@ -348,7 +348,7 @@ def suggest(
         Path | None, typer.Option(help="A study file, to which the suggested T are added", dir_okay=False, exists=True)
     ] = None,
 ) -> None:
-    """Which T to train next, curve by curve, and why; or that there are enough."""
+    """Say for each curve which T to train next, and why; or that no further T is needed."""
     from difftime.study import collecting
 
     typer.echo(collecting.suggestions(results, write))
@@ -377,7 +377,7 @@ def scout_model(
     threads: Threads = 1,
     gpus: OneGpu = None,
 ) -> None:
-    """Where to start a model that somebody else trained: its ELBO at every T up to its own, in one pass."""
+    """Find the best T of a model that somebody else trained: its ELBO at every T up to its own, in one pass."""
     _use("foreign", None, threads, gpus)
     from difftime.study.commands.foreign import Named, run_scout
 

@@ -99,7 +99,9 @@ def test_every_command_explains_itself_and_its_options(name: str) -> None:
 
 
 def test_every_command_of_the_workflow_exists_with_its_options() -> None:
-    text = "".join(path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")])
+    text = "".join(
+        path.read_text() for path in [ROOT / "workflow" / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
+    )
     text = re.sub(r'"\s*\n\s*"', "", text)  # a command over several lines
     commands = re.findall(r'"difftime ([\w-]+) ([^"]*)"', text)
     assert {name for name, _ in commands} >= {"train", "fit-noise", *MEASUREMENTS, "partial"}

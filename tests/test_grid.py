@@ -173,8 +173,8 @@ def test_facts_are_of_one_network_or_of_all() -> None:
         block(sde=["vp", "ve"], T=[0.2, 0.6], measure="elbo"), block(T=[1, 2, 3], measure="samples"),
         block(net="mlp-16x1", T=0.5, measure="likelihood"),
     ]})  # fmt: skip
-    assert whole.facts("toy") == Facts(True, 1, frozenset({"elbo", "likelihood", "samples"}), 5, 2, 2, 2)
-    assert whole.facts("toy", "mlp-16x1") == Facts(True, 1, frozenset({"likelihood"}), 1, 1, 1, 2)
+    assert whole.facts("toy") == Facts(True, 1, frozenset({"elbo", "likelihood", "samples"}), 5, 2, 2, 2, True)
+    assert whole.facts("toy", "mlp-16x1") == Facts(True, 1, frozenset({"likelihood"}), 1, 1, 1, 2, True)
     images = study().facts("mnist5k")
     assert (images.mixture, images.d, images.p_noises) == (False, None, 3)
 
@@ -190,7 +190,7 @@ def test_tables_and_figures_are_told_kinds_and_not_names() -> None:
     })  # fmt: skip
     assert whole.plain("mnist") == {
         "seed": 0, "optimum": {"resamples": 9, "confidence": 0.95, "loss": 0.5},
-        "kind": "mixture", "sdes": {"vp": "sub-vp"},
+        "kind": "mixture", "sdes": {"vp": "sub-vp"}, "pretrained": [],
     }  # fmt: skip
     assert whole.style("mnist") == {
         "width": 6.75, "font_size": 8.0, "sdes": {"vp": "sub-vp"}, "kind": "mixture", "paper_data": False,

@@ -22,7 +22,7 @@ from difftime.models import BadModel, scout
 from difftime.models.check import exact_score, true_bits
 from difftime.models.foreign import Clock, ForeignModel
 from difftime.models.scout import Scouting
-from difftime.study.commands.foreign import card_of
+from difftime.study.commands.foreign import card_of, told
 
 needs_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs difftime[models]")
 SHAPE = (1, 4, 4)
@@ -96,6 +96,21 @@ def test_the_shortest_start_of_all_is_from_the_better_noise(found: Scouting) -> 
     p_noise, place = found.chosen
     assert p_noise in ("matched", "full")
     assert place.T < 0.3 * found.curve("standard").within[0].start.place.T
+
+
+def test_of_starts_at_one_t_the_chosen_one_has_the_best_described_noise(found: Scouting) -> None:
+    """Whatever the order in which the p_noises were asked for."""
+    curve, T = found.curve("full"), found.curve("full").starts[0].place
+    at_once = tuple(scout.Within(loss, curve.starts[0]) for loss in scout.LOSSES)
+    curves = [dataclasses.replace(curve, p_noise=name, within=at_once) for name in scout.P_NOISES]
+    assert scout.shortest(curves) == scout.shortest(curves[::-1]) == ("full", T)
+    assert scout.shortest(curves[:2]) == ("matched", T)
+
+
+def test_a_model_that_is_worse_than_no_model_is_not_recommended_without_a_warning(found: Scouting) -> None:
+    assert "WARNING" not in told(found)
+    bad = dataclasses.replace(found.usual, bits=scout.Bits(8.1, 0.01))
+    assert "more than 8 bits per dimension" in told(dataclasses.replace(found, usual=bad))
 
 
 def test_more_time_is_better_where_only_the_start_is_wrong(found: Scouting) -> None:

@@ -116,6 +116,12 @@ def test_a_row_without_a_density_is_untested_and_counted_apart() -> None:
     assert "In 1 row more than 0.0001" in said
 
 
+def test_a_bound_that_no_row_tests_is_not_said_to_hold() -> None:
+    said = verdict(bounds(of_bounds(log_q_sde=[math.nan] * 3), SETTINGS))
+    assert "holds" not in said
+    assert "tested in no row" in said
+
+
 @pytest.mark.parametrize(
     ("residual", "error", "doubted"), [(1e-7, 0.0, False), (2e-6, 0.0, True), (0.01, 0.01, False), (0.05, 0.01, True)]
 )

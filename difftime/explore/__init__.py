@@ -1,4 +1,4 @@
-"""The explorer: one page that opens offline, in which the tables of a study answer when they are touched."""
+"""The explorer: one interactive page of the tables of a study, which opens offline."""
 
 NEEDS = ("summary", "optimum", "tradeoff")
 """The tables without which a data set is not in it."""

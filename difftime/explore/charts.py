@@ -1,7 +1,7 @@
-"""The explorer's charts as Vega-Lite specifications by Vega-Altair, without data: the page hands these over.
+"""The explorer's charts as Vega-Lite specifications by Vega-Altair, without data. The page adds the data.
 
-One set of charts per data set, as units, titles and axes depend on it. The axes are those of all its curves, so that
-two choices can be compared by eye; what lies beyond an axis is drawn on its border as an arrow, as in the figures.
+Each data set has its own charts, because units, titles and axes depend on it. The axes fit all curves of the data set,
+so that two choices can be compared by eye. A value beyond an axis is an arrow on its border, as in the figures.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def short(value: Any) -> Any:
 
 
 def name_of(sde: str, net: str, p_noise: str, T: float) -> str:
-    """A choice as one text, by which the page finds it."""
+    """A choice as one string, which is its key in the page."""
     return f"{sde}|{net}|{p_noise}|{T:.6g}"
 
 

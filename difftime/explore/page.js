@@ -122,7 +122,8 @@ function draw() {
     }));
     views[name].data("costs", points).runAsync();
   }
-  at("optimum").textContent = best() ? optimal(best()) : "No T*: too few times at which every seed is finite.";
+  at("optimum").textContent = best() ? optimal(best())
+    : "No T* from trained models: too few T at which every seed is finite. difftime show has the T* of the running ELBO.";
   here();
   for (const row of document.querySelectorAll("#table tbody tr")) row.setAttribute("aria-current", row.dataset.id === chosen().id);
 }

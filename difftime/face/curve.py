@@ -1,4 +1,4 @@
-"""ELBO(T) for every T up to a model's, from one pass over it, and the T to choose."""
+"""ELBO(T) of one model for every T up to its own, from one pass over the data, and the T to choose."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from difftime.tables.statistics import Paired
 
 
 class Curve(NamedTuple):
-    """The ELBO that a model would have were T its diffusion time, for rising T up to its own.
+    """The ELBO of a model as a function of the diffusion time T, for T up to the model's own.
 
-    The values of one point at all T come from the same evaluations of the score, so they are paired: differences along
-    T are known much better than the values.
+    The values of one point at all T come from the same evaluations of the score, so they are paired: the standard
+    errors of differences between two T are much smaller than those of the values.
 
     Attributes:
-        T: `[times]`, rising.
+        T: the times `[times]`, in rising order.
         elbo: values `[n, times]` in nats per point.
-        decoder: what leads from x_epsilon to the points themselves, `[n]`; the same at every T.
-        p_noise: its kind.
-        score: whose curve it is.
-        points: what was measured.
+        decoder: the term from x_epsilon to the points themselves, `[n]`, in nats per point; the same at every T.
+        p_noise: the kind of p_noise.
+        score: the score that was measured.
+        points: the data that were measured.
     """
 
     T: Tensor
@@ -65,7 +65,7 @@ class Curve(NamedTuple):
         return bits_per_unit(pixels, self.elbo + self.decoder[:, None], self.points.d)
 
     def at(self, T: float) -> Estimate:
-        """The ELBO at one of the times of the curve, the nearest. Raises ValueError for T outside the curve."""
+        """The ELBO at the time of the curve that is nearest to T. Raises ValueError for T outside the curve."""
         first, last = float(self.T[0]), float(self.T[-1])
         if not first * (1 - 1e-9) <= T <= last * (1 + 1e-9):
             raise ValueError(f"The curve has times from {first:g} to {last:g}, not {T:g}.")
@@ -89,23 +89,24 @@ def elbo_curve(
 ) -> Curve:
     """The ELBO at every T up to the score's own, in one pass over held-out data.
 
-    I and R are running integrals over time, so one trained model says them of every shorter T; p_noise is that of each
-    T. A model that was trained for a shorter T might be better there: this is a curve of the model at hand.
+    I and R are running integrals over time, so one trained model has them for every shorter T. p_noise is made for each
+    T. This is the curve of the model at hand: a model that was trained for a shorter T might be better there.
 
     Args:
         score: the score.
         x: held-out data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
-        p_noise: `"standard"`, `"matched"`, `"full"` or `"mixture"`; a flow is fitted to one T.
+        p_noise: `"standard"`, `"matched"`, `"full"` or `"mixture"`; a flow has no curve, because it is fitted to one T.
         data: what the p_noise is fitted to: training data, or a `Mixture`.
-        times: how many, equally far apart, or which.
-        pairs, batch, seed: as of `elbo`; the cost is that of one `elbo`.
-        options: of the p_noise.
+        times: the number of times, equally far apart, or the times themselves in rising order.
+        pairs, batch, seed: as in `elbo`. The network is evaluated as often as in one `elbo`.
+        options: the options of `p_noise`.
 
     Returns:
         `Curve`: `T`, `elbo` per point and time, `mean`, `se`, `bpd`.
 
     Raises:
-        ValueError: for unknown or unfit kinds of p_noise, times that the score does not know, or missing data.
+        ValueError: for a kind of p_noise that is unknown or has no curve, for times outside the score's, or for missing
+            data.
 
     Example:
         >>> import difftime as dt, torch
@@ -163,20 +164,21 @@ def _noises(
 
 
 class BestT(NamedTuple):
-    """The T of the best ELBO, and the smallest T that surely loses little.
+    """The T of the best ELBO, and the smallest T whose ELBO is behind the best one by little.
 
     Attributes:
-        T: the time of the curve with the best mean ELBO.
-        low, high: the interval of `T`: a bootstrap over points. NaN for one point. It knows nothing of `spacing`.
-        spacing: how far apart the times of the curve are there.
-        confidence: of the interval.
-        value, value_se: the ELBO there, in `unit`.
-        cheapest: the smallest time of the curve that is behind the best one by at most `loss`, two paired standard
-            errors added.
-        behind, behind_se: how far it is behind, and the paired standard error of that.
-        loss: what was allowed.
-        unit: "nats" per point, the larger the better, or "bits per dimension", the smaller the better.
-        interior: whether `T` lies inside the curve. If not, a model trained for longer may be better still.
+        T: the time with the best mean ELBO.
+        low, high: the interval of `T`: a bootstrap over points. NaN for one point. It does not contain the error of
+            `spacing`.
+        spacing: the distance between the times of the curve near `T`.
+        confidence: the confidence level of the interval.
+        value, value_se: the ELBO at `T` and its standard error, in `unit`.
+        cheapest: the smallest time of the curve whose difference from the best one, with two paired standard errors
+            added, is at most `loss`.
+        behind, behind_se: the difference of `cheapest` from the best one, and its paired standard error.
+        loss: the loss that was allowed.
+        unit: "nats" per point (a larger value is better) or "bits per dimension" (a smaller value is better).
+        interior: whether `T` lies inside the curve. If not, the best T may lie outside the curve.
     """
 
     T: float
@@ -203,16 +205,18 @@ class BestT(NamedTuple):
 
 
 def best_T(curve: Curve, loss: float = 0.01, *, confidence: float = 0.95, resamples: int = 1000) -> BestT:
-    """Where to start the reverse process: the best T, and the cheapest that surely loses at most `loss`.
+    """Where to start the reverse process: the best T, and the smallest T that loses at most `loss`.
+
+    Two paired standard errors are added to a loss before it is compared with `loss`.
 
     Args:
         curve: what `elbo_curve` returned, at three times or more.
-        loss: in bits per dimension for 8-bit data, in nats per point for any other.
-        confidence: of the interval of T*.
-        resamples: of its bootstrap.
+        loss: the allowed loss, in bits per dimension for 8-bit data, in nats per point for any other data.
+        confidence: the confidence level of the interval of T*.
+        resamples: the number of resamples of the bootstrap.
 
     Raises:
-        ValueError: for a curve of fewer than three times, or with values that are not finite, and a negative loss.
+        ValueError: for a curve of fewer than three times, for values that are not finite, or for a negative loss.
 
     Example:
         >>> import difftime as dt, torch

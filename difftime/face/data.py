@@ -1,4 +1,4 @@
-"""Data as people have them, and as the mathematics takes them: flat points in float64, with their moments."""
+"""Data as the user has them, and as the modules below need them: flat points in float64, with their moments."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from difftime.images.pixels import LEVELS, Moments, moments, scaled
 from difftime.support.streams import stream
 
 LOOKED_AT = 1 << 16
-"""Numbers in which few distinct values betray pixels that were not dequantised."""
+"""Numbers that are looked at: if they have few distinct values, they are pixels that were not dequantised."""
 
 
 def check_counts(**counts: Any) -> None:
-    """Refuse what is not a whole number from 1 on."""
+    """Raises ValueError for a count that is not a whole number from 1 on."""
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
             raise ValueError(f"{name} is a whole number from 1 on, but is {count!r}.")
@@ -29,19 +29,19 @@ def check_counts(**counts: Any) -> None:
 
 @dataclass(frozen=True)
 class Pixels:
-    """8-bit data and the interval on which a model sees them: the grey level k becomes low + (high - low)(k + u)/256.
+    """8-bit data and the interval on which a model takes them: the grey level k becomes low + (high - low)(k + u)/256.
 
     u ~ U(0, 1) is uniform dequantisation: it gives x a density, which pixels themselves do not have.
 
     Args:
         levels: uint8, `[n, *shape]`: a tensor or an array.
-        low: where the lowest grey level begins: -1 by default.
-        high: where the highest one ends: 1 by default. A model trained on k/255 · 2 - 1 sees the middle of each level
-            if low = -1 - 1/255 and high = 1 + 1/255.
+        low: the lower end of grey level 0, by default -1.
+        high: the upper end of grey level 255, by default 1. For a model that was trained on k/255 · 2 - 1 give
+            low = -1 - 1/255 and high = 1 + 1/255: then the middle of each level is at the value of the training.
 
     Raises:
         TypeError: if the levels are not uint8.
-        ValueError: if there are none, or low is not below high.
+        ValueError: if there are no levels, or low is not below high.
     """
 
     levels: Any
@@ -99,7 +99,7 @@ def points(data: Any, seed: int, name: str = "dequantisation") -> Points:
 
     Raises:
         TypeError: for integers that are not 8-bit data, and for complex numbers.
-        ValueError: for data without points, without axes of their own, or that are not finite.
+        ValueError: for data without points, for points without an axis, or for data that are not finite.
     """
     if isinstance(data, Mixture):
         raise TypeError("Points are needed here, and a Mixture is a density. Draw some: p.sample(n, generator).")
@@ -122,7 +122,7 @@ def as_pixels(data: Any) -> Pixels | None:
 
 
 def check_points(x: Tensor) -> None:
-    """Refuse what is no set of points; warn of pixels that were made floating-point numbers without dequantisation."""
+    """Raises as `points` does; warns of pixels that became floating-point numbers without dequantisation."""
     if not x.is_floating_point():
         raise TypeError(
             f"Data are floating-point numbers, or uint8 pixels, but these are {x.dtype}. For 8-bit data use "
@@ -187,7 +187,7 @@ class Known(NamedTuple):
         return Moments(self.source.mean(0), torch.cov(self.source.mT, correction=0).reshape(2 * self.source.shape[1:]))
 
     def regular(self) -> Moments:
-        """The moments, the covariance made regular where there are too few points."""
+        """The moments; with too few points the covariance is shrunk, which makes it regular."""
         mean, covariance = self.moments()
         return Moments(mean, covariance if isinstance(self.source, Mixture) else shrunk(covariance, self.n))
 
@@ -200,7 +200,7 @@ class Known(NamedTuple):
 
 
 def known(data: Any) -> Known:
-    """What is known of the data's density: all of it for a Mixture, else points. Raises as `points` does."""
+    """What a p_noise can be fitted to: the density itself for a Mixture, else the points. Raises as `points` does."""
     if isinstance(data, Mixture):
         return Known(data, (data.d,))
     pixels = as_pixels(data)

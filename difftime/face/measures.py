@@ -19,11 +19,11 @@ from difftime.measures.samplers import reverse_ode, reverse_sde
 from difftime.support.streams import stream
 
 EXACT_UP_TO = 8
-"""Dimensions up to which the divergence is exact by default: it costs a vector–Jacobian product each."""
+"""Dimensions up to which the divergence is exact by default: each dimension costs a vector–Jacobian product."""
 
 
 def start_of(score: Score, T: float, shape: tuple[int, ...], start: PNoise | Literal["standard"]) -> PNoise:
-    """The p_noise that was asked for. Raises ValueError if it is of another T, SDE or shape, or not made yet."""
+    """The p_noise. Raises ValueError if it is of another T, SDE or shape, or if it is a name other than standard."""
     if isinstance(start, str):
         if start != "standard":
             raise ValueError(f"Only the standard p_noise needs no data. Use dt.p_noise({start!r}, sde, T, data=...).")
@@ -52,12 +52,12 @@ def elbo(
     Args:
         score: the score.
         x: held-out data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
-        T: the diffusion time; None is the score's largest.
-        p_noise: where the reverse process starts, made by `p_noise` for the same T.
-        pairs: pairs of evaluations for I of each point; 4 evaluations more serve the decoder. `I.se` tells whether they
-            suffice: in few dimensions more are needed than for images.
+        T: the diffusion time; None is the largest time of the score.
+        p_noise: the density from which the reverse process starts, made by `p_noise` for the same T.
+        pairs: antithetic pairs of evaluations for I of each point; the decoder takes 4 more evaluations. `I.se` shows
+            whether the pairs suffice: data of few dimensions need more pairs than images.
         batch: points in the network at once.
-        seed: of everything random. A point's random numbers do not depend on `batch`.
+        seed: the seed of all random numbers. The random numbers of a point do not depend on `batch`.
 
     Returns:
         `Elbo`: `elbo`, `prior`, `I`, `R`, `decoder`, `elbo_x0`, each with `values`, `mean` and `se`, and `bpd`.
@@ -109,19 +109,19 @@ def log_likelihood(
 ) -> Likelihood:
     """The likelihood of held-out data under the probability-flow ODE, and its cost in function evaluations.
 
-    The data enter at epsilon. RK45 counts its calls as SciPy's does; the points of a batch are one system.
+    The data are taken as x_epsilon. RK45 counts its calls as SciPy's RK45 does. The points of a batch are one system.
 
     Args:
         score: the score.
         x: held-out data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
-        T: the diffusion time; None is the score's largest.
-        p_noise: where the reverse process starts, made by `p_noise` for the same T.
-        rtol, atol: tolerances of RK45; the paper's are 1e-5.
-        batch: points solved together, to which the NFE belongs.
-        divergence: `"exact"` costs a vector–Jacobian product for each dimension, `"hutchinson"` one, with a random
-            probe for each point; `"auto"` is exact up to 8 dimensions.
-        max_evaluations: calls after which a batch has failed; its `log_q` is then NaN.
-        seed: of the dequantisation and the probes.
+        T: the diffusion time; None is the largest time of the score.
+        p_noise: the density from which the reverse process starts, made by `p_noise` for the same T.
+        rtol, atol: tolerances of RK45; the paper takes 1e-5.
+        batch: points that are solved together as one system; the NFE is that of the system.
+        divergence: `"exact"` costs a vector–Jacobian product for each dimension. `"hutchinson"` costs one product, with
+            a random probe for each point. `"auto"` is exact up to 8 dimensions.
+        max_evaluations: a batch that needs more calls has failed; its `log_q` is then NaN.
+        seed: the seed of the dequantisation and the probes.
 
     Returns:
         `Likelihood`: `log_q` with `values`, `mean` and `se`, `nfe`, and `bpd`.
@@ -158,7 +158,7 @@ def log_likelihood(
 
 
 def _divergence(kind: str, d: int, part: Tensor, seed: int, device: torch.device) -> Any:
-    """The divergence of a batch; a point's probe does not depend on the batch that it is in."""
+    """The divergence of a batch. The probe of a point does not depend on its batch."""
     if kind == "exact":
         return divergence
     probes = [rademacher((d,), stream(seed, "Hutchinson's probe", index)) for index in part.tolist()]
@@ -179,22 +179,22 @@ def sample(
     atol: float = 1e-5,
     seed: int = 0,
 ) -> Tensor:
-    """Draws from the model: from p_noise at T back to epsilon.
+    """Samples of the model: the reverse process from p_noise at T to epsilon.
 
     Args:
         score: the score.
-        n: how many.
-        T: the diffusion time; None is the score's largest.
-        p_noise: where the reverse process starts, made by `p_noise` for the same T.
-        shape: of one point, for `"standard"`; a fitted p_noise knows its own.
-        sampler: `"sde"`: Eq. 2 by Euler–Maruyama in `steps` equal steps. `"ode"`: the probability flow by RK45.
-        steps: of `"sde"`, each one evaluation of the network.
+        n: the number of samples.
+        T: the diffusion time; None is the largest time of the score.
+        p_noise: the density from which the reverse process starts, made by `p_noise` for the same T.
+        shape: the shape of one point, for `"standard"`; a fitted p_noise has its own shape.
+        sampler: `"sde"`: Eq. 2 by Euler–Maruyama in `steps` equal steps. `"ode"`: the probability-flow ODE by RK45.
+        steps: the steps of `"sde"`; each is one evaluation of the network.
         batch: points in the network at once.
-        rtol, atol: of `"ode"`.
-        seed: of everything random.
+        rtol, atol: tolerances of `"ode"`.
+        seed: the seed of all random numbers.
 
     Returns:
-        `[n, *shape]`, float32 on the CPU; pixels on the interval on which the model sees them.
+        `[n, *shape]`, float32 on the CPU; images are on the interval of the model's training data.
 
     Raises:
         ValueError: for T outside the score's times, a p_noise of another T or SDE, or a missing shape.

@@ -18,15 +18,15 @@ class Model(NamedTuple):
     """A model that was trained elsewhere.
 
     Attributes:
-        score: its score, for all functions that take one; it knows the model's own epsilon and T.
-        source: what was read: its clocks, its scale, and what an export needs.
+        score: the score of the model, with the model's own epsilon and T.
+        source: the model as it was read, with its clock and its scale.
     """
 
     score: Score
     source: ForeignModel
 
     def pixels(self, levels: Any) -> Pixels:
-        """uint8 images on the interval on which the model sees them."""
+        """uint8 images on the interval of the model's training data."""
         scale = self.source.scale
         return Pixels(levels, scale.start, scale.start + LEVELS * scale.width)
 
@@ -35,7 +35,7 @@ class Model(NamedTuple):
 
 
 class _Images(nn.Module):
-    """The model's score of images; its network is a part, so that its device and its mode are known."""
+    """The score as a module. The network is a submodule, so that its device and its mode can be read."""
 
     def __init__(self, source: ForeignModel) -> None:
         super().__init__()
@@ -49,13 +49,14 @@ def load_model(source: str | Path, **options: Any) -> Model:
     """Read a model that somebody else trained.
 
     Args:
-        source: a folder of diffusers, a `.pth` of score_sde_pytorch, or `package.module:factory`, which runs code of
-            your own; no other reader executes code from a file.
-        options: those of the reader, such as `size` or `shape`.
+        source: a folder of diffusers, a `.pth` of score_sde_pytorch, or `package.module:factory`. The last form runs
+            code of your own. No other form executes code from a file.
+        options: options of the reader: `size` and `sde` of a `.pth`, `shape`, `sigma_min` and `sigma_max` of a factory,
+            `scale` of all.
 
     Returns:
         `Model`: `score` for `elbo`, `elbo_curve`, `log_likelihood` and `sample`; `pixels` puts uint8 images on the
-        interval that the model sees.
+        interval of the model's training data.
 
     Raises:
         BadModel: if the model is missing, damaged, unsafe, or of a kind that is not known.

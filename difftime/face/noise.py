@@ -1,4 +1,4 @@
-"""Where the reverse process starts, and what that alone costs."""
+"""p_noise, the density from which the reverse process starts, and its KL divergence."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class PNoise:
-    """A density where the reverse process may start at T. `p_noise` makes it; it is of one SDE and one T."""
+    """A density from which the reverse process can start at T, made by `p_noise` for one SDE and one T."""
 
     kind: str
     sde: SDE
@@ -68,9 +68,9 @@ def p_noise(
     seed: int = 0,
     **options: Any,
 ) -> PNoise:
-    """A density for the start of the reverse process at T (Eq. 8).
+    """A density from which the reverse process starts at T (Eq. 8).
 
-    The score knows nothing of it, so one trained network serves any number of them. What is fitted is fitted to
+    The score does not depend on p_noise, so one trained network can be used with every p_noise. A p_noise is fitted to
     `data`: give training data, never the data that are measured.
 
     Args:
@@ -80,13 +80,13 @@ def p_noise(
         sde: the forward diffusion, the score's own.
         T: the diffusion time, positive.
         data: floating-point `[n, *shape]`, uint8 pixels, or a `Mixture`, whose moments and density are known exactly.
-        shape: of one point, for `"standard"` without data.
-        seed: of what is drawn while fitting.
+        shape: the shape of one point, for `"standard"` without data.
+        seed: the seed of the random numbers of the fit.
         options: for `"mixture"` components, iterations; for `"flow"` transforms, width, steps, batch, learning_rate,
             held_out.
 
     Raises:
-        ValueError: for an unknown kind or option, T that is not positive, or without the data that a kind needs.
+        ValueError: for an unknown kind or option, for a T that is not positive, or if a kind needs data and gets none.
         BadNoise: if the data do not suffice for the fit.
 
     Example:
@@ -103,7 +103,7 @@ def p_noise(
 
 
 def check_kind(kind: object) -> None:
-    """Refuse an unknown kind of p_noise."""
+    """Raises ValueError for an unknown kind of p_noise."""
     if kind not in get_args(Kind):
         raise ValueError(f"There is no p_noise {kind!r}. The kinds are {', '.join(get_args(Kind))}.")
 
@@ -119,7 +119,7 @@ def shape_of(shape: Any) -> tuple[int, ...]:
 def _fitted(
     kind: Kind, sde: SDE, T: float, data: Known | None, shape: Sequence[int] | None, seed: int, options: dict[str, Any]
 ) -> tuple[tuple[int, ...], Noise]:
-    """The shape of a point and the density of it, flat."""
+    """The shape of a point, and the density of flat points."""
     allowed = OPTIONS.get(kind, {})
     if unknown := options.keys() - allowed.keys():
         known_ones = f"it has {', '.join(allowed)}" if allowed else "it has none"
@@ -165,10 +165,10 @@ def _fit(kind: Kind, sde: SDE, T: float, data: Known, seed: str, options: dict[s
 
 
 def kl_bracket(start: PNoise, data: Any) -> Bracket:
-    """Two numbers with KL[p(x, T) ‖ p_noise] between them: what the start costs even a perfect score (Eq. 11).
+    """A lower and an upper bound on KL[p(x, T) ‖ p_noise], the loss of the ELBO with a perfect score (Eq. 11).
 
-    Both have closed forms in the mean and covariance of the data, in nats per point, and hold for the data's empirical
-    distribution, pixels with their dequantisation. Divide by D ln 2 for bits per dimension.
+    Both bounds are closed forms in the mean and covariance of the data, in nats per point. p(x, 0) is the empirical
+    distribution of the data, for pixels with their dequantisation. Divide by D ln 2 for bits per dimension.
 
     Args:
         start: a `"standard"`, `"matched"` or `"full"` p_noise.

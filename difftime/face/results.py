@@ -1,4 +1,4 @@
-"""What the functions return: named tuples of estimates, each with its values per point, its mean and standard error."""
+"""The results of the functions: named tuples of estimates, with values per point, their mean and its standard error."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def bits(log_density: Estimate, points: Points) -> Estimate:
 
 
 def refuse_bits(points: Points) -> Pixels:
-    """The pixels that the points are; NotPixels if they are none."""
+    """The pixels of the points. Raises NotPixels if the points are no pixels."""
     if points.pixels is None:
         raise NotPixels(
             "Bits per dimension are those of a code for 8-bit pixels, and these data are floating-point numbers: "
@@ -52,7 +52,7 @@ def refuse_bits(points: Points) -> Pixels:
 
 
 def bits_per_unit(pixels: Pixels, log_density: Tensor, d: int) -> Tensor:
-    """-log q / (D ln 2) + log2(256 / range); `bits_per_dimension` has it for a range of 2."""
+    """-log q / (D ln 2) + log2(256 / range); `bits_per_dimension` is this for a range of 2."""
     return bits_per_dimension(log_density + d * math.log(pixels.width / 2), d)
 
 
@@ -64,13 +64,13 @@ class Elbo(NamedTuple):
         \log q(x_0) \ge \mathrm{elbo} + \mathrm{decoder}
 
     Attributes:
-        elbo: bounds the mean of log q(x_epsilon) of the reverse SDE over the x_epsilon of a point.
+        elbo: a lower bound on the mean of log q(x_epsilon) over the x_epsilon of a point, for the reverse SDE.
         prior: E log p_noise(x_T).
         I: the weighted score error of Eq. 6.
         R: Eq. 5, the same closed form for every point.
-        decoder: what leads from x_epsilon back to the point itself: that of a Gaussian decoder with Tweedie's mean.
-        elbo_x0: elbo + decoder; bounds log q(x_0) of the points themselves.
-        points: what was measured.
+        decoder: the term of a Gaussian decoder from x_epsilon to the point; its mean is Tweedie's formula.
+        elbo_x0: elbo + decoder, a lower bound on log q(x_0) of the points themselves.
+        points: the data that were measured.
     """
 
     elbo: Estimate
@@ -83,7 +83,7 @@ class Elbo(NamedTuple):
 
     @property
     def bpd(self) -> Estimate:
-        """An upper bound on the bits per dimension of the 8-bit data, from `elbo_x0`. Raises NotPixels otherwise."""
+        """An upper bound on the bits per dimension of 8-bit data, from `elbo_x0`. Raises NotPixels for other data."""
         return bits(self.elbo_x0, self.points)
 
     def __repr__(self) -> str:
@@ -92,18 +92,18 @@ class Elbo(NamedTuple):
 
 
 class Likelihood(NamedTuple):
-    """The likelihood under the probability-flow ODE and what it cost.
+    """The likelihood under the probability-flow ODE and the number of function evaluations.
 
-    With a learned score the ODE is another model than the reverse SDE, which the ELBO bounds: `log_q` may lie on either
-    side of the ELBO.
+    The ELBO bounds the likelihood of the reverse SDE. With a learned score the ODE is another model, so `log_q` may lie
+    on either side of the ELBO.
 
     Attributes:
         log_q: log density in nats of every point; NaN where the solver failed.
-        nfe: right-hand-side calls of the solver, mean over the batches.
-        nfe_of_batches: the calls of each batch. NFE belongs to the batch, as its points are solved as one system.
-        batch: points in a batch; the last one may have fewer.
-        divergence: "exact", or "hutchinson": an unbiased estimate, which makes `log_q` one.
-        points: what was measured.
+        nfe: calls of the right-hand side by the solver, mean over the batches.
+        nfe_of_batches: the calls of each batch. The NFE is that of a batch, as its points are solved as one system.
+        batch: points in a batch; the last batch may have fewer.
+        divergence: "exact", or "hutchinson", an unbiased estimate. With "hutchinson" `log_q` is an estimate, too.
+        points: the data that were measured.
     """
 
     log_q: Estimate

@@ -1,4 +1,4 @@
-"""A network of the user's own as a score."""
+"""The user's own network as a score."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from difftime.diffusion.sde import SDE
 
 @dataclass(frozen=True)
 class Score:
-    r"""s(x, t), the estimate of the gradient of log p(x, t), from a network that was trained to predict something.
+    r"""s(x, t), the estimate of the gradient of log p(x, t), from a trained network.
 
     With :math:`x_t = \alpha_t x_0 + \sigma_t z` a network may predict the noise :math:`z`, :math:`x_0`, the score
     :math:`-z/\sigma_t`, or :math:`v = \alpha_t z - \sigma_t x_0`. It is called as `net(x, t)` with `x [n, *shape]` and
-    `t [n]`, in the type of its weights and on their device, and returns the shape of x. A function without weights is
-    called with float64.
-    While something is measured the network is in evaluation mode, and its convolutions compute without TF32.
+    `t [n]`, in the type of its weights and on their device. It returns a tensor of the shape of x. A function without
+    weights is called with float64.
+    During a measurement the network is in evaluation mode, and its convolutions compute without TF32.
 
     Args:
         net: a torch module or any function `(x, t) -> prediction`.
         sde: the forward diffusion that the network was trained with.
         predicts: `"noise"`, `"v"`, `"x0"` or `"score"`.
-        T: the largest time that the network was trained for; nothing is asked of it beyond.
-        epsilon: the smallest one, where every integral over time begins. There must be noise: 0 is for a VE that begins
-            with some.
+        T: the largest time that the network was trained for. The network is never called at a larger time.
+        epsilon: the smallest time, at which every integral over time begins. The noise at epsilon must be positive, so
+            epsilon = 0 is allowed only for an SDE whose sigma is positive at 0.
 
     Raises:
-        TypeError: if the network cannot be called, or has weights in half precision: near epsilon these do not resolve
-            sigma_t.
-        ValueError: for another prediction, for times out of order, or without noise at epsilon.
+        TypeError: if the network cannot be called, or if its weights are in half precision, which does not resolve
+            sigma_t near epsilon.
+        ValueError: for an unknown prediction, for times out of order, or if there is no noise at epsilon.
 
     Example:
         >>> import difftime as dt, torch
@@ -73,7 +73,7 @@ class Score:
 
     @classmethod
     def exact(cls, p: Mixture, sde: SDE, *, T: float = 1.0, epsilon: float = 1e-5) -> Score:
-        """The exact score of a Gaussian mixture: what every estimate can be checked with."""
+        """The exact score of a Gaussian mixture, with which every estimate can be checked."""
         return cls(ExactScore(p, sde), sde, "score", T, epsilon)
 
     @property
@@ -103,7 +103,7 @@ class Score:
         return score_from(output.to(x), x, t.to(x.dtype), self.sde, self.predicts)
 
     def time(self, T: float | None) -> float:
-        """A diffusion time at which the score is known; None is the largest. Raises ValueError for any other."""
+        """T, or the largest time of the score for None. Raises ValueError for a T outside the score's times."""
         if T is None:
             return self.T
         if not self.epsilon < T <= self.T:
@@ -115,7 +115,7 @@ class Score:
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Evaluation mode and no TF32, and the modes there were, afterwards."""
+        """Evaluation mode without TF32; the modes of before are restored afterwards."""
         modules = list(self.net.modules()) if isinstance(self.net, nn.Module) else []
         modes, tf32 = [module.training for module in modules], torch.backends.cudnn.allow_tf32
         try:
@@ -131,7 +131,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Flat:
-    """A score of points of any shape as the mathematics takes it: x `[1, n, d]`, t a scalar, `[1]` or `[1, n]`."""
+    """A score in the form of the modules below: x `[1, n, d]`, t a scalar, `[1]` or `[1, n]`."""
 
     score: Score
     shape: tuple[int, ...]

@@ -1,7 +1,7 @@
-"""Models that were not trained here: readers that make one thing of each, and a check of the bits they are given.
+"""Models that somebody else trained: readers that return a `ForeignModel`, and a check of the bits of such a model.
 
 No reader executes code from a file: weights are safetensors or loaded with `weights_only=True`, settings are JSON. The
-one exception runs the user's own code, and is asked for by name: `package.module:factory`.
+one exception is `package.module:factory`, which runs the user's own code.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Bits to be believed: the machinery that measures a model, on a case whose bits are known.
+"""A check of the bits of a model: the code that measures a model is run on a case whose bits are known.
 
 The case has the model's shape, scale, SDE, epsilon and T, and images whose grey levels come from a Gaussian with
-independent pixels. Its exact score takes the network's place and its exact p(x, T) that of p_noise. Then the bits that
-the machinery should find for an image are known in grey levels, without a scale, a dequantisation or an offset:
+independent pixels. The exact score takes the place of the network, and the exact p(x, T) takes the place of p_noise.
+Then the bits of an image are known in grey levels, without a scale, a dequantisation or an offset:
 
     truth = -E log2 N(k + u; m, v) + what the decoder at epsilon loses,    u ~ U(0, 1).
 
@@ -31,13 +31,13 @@ Measure = Callable[[ForeignModel, Score, Noise, Tensor, str], Tensor]
 """(model, score, p_noise, images, seed) to bits per dimension of each image."""
 
 NARROWEST, WIDEST = 0.7, 20.0
-"""Standard deviations of the pixels in grey levels: so narrow that the place within a level counts, so wide that the
-pixels differ."""
+"""Standard deviations of the pixels in grey levels. The narrowest is below one level, so that errors of the
+dequantisation show."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was found, what is true, both in bits per dimension, and the standard error of `error` over images."""
+    """The estimate, the truth and the error in bits per dimension, and the standard error of `error` over images."""
 
     estimate: float
     truth: float
@@ -81,7 +81,7 @@ def check_model(
 
 
 def exact_score(model: ForeignModel, centre: Float[Tensor, " d"], variance: Float[Tensor, " d"]) -> NoiseScore:
-    """The score of N(centre, diag variance), by the way that the model's own takes."""
+    """The score of N(centre, diag variance), through the same code as the score of the model."""
     shape = (1, *model.shape)
     centre, variance = centre.reshape(shape), variance.reshape(shape)
 

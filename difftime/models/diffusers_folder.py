@@ -1,8 +1,9 @@
 """Models saved by diffusers: an unconditional `UNet2DModel` with its scheduler's settings.
 
 The folder is a pipeline's (unet/ and scheduler/), or holds config.json, the weights and scheduler_config.json itself.
-A DDPM's network sees an index. The index of a time is the one with its noise level, and may lie between two others;
-the first level is epsilon. Linear betas from b/N to B/N keep the clock of VP(b, B), other tables have their own.
+The input of a DDPM's network is an index. The index of a time has the same noise level as the time, and may lie between
+two whole indices. The time of index 0 is epsilon. Linear betas from b/N to B/N have the clock of VP(b, B), and other
+tables have a clock of their own.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ def read_diffusers(folder: Path, scale: Scale | None = None) -> ForeignModel:
 
 @dataclass(frozen=True)
 class IndexedNoise:
-    """z_hat of a network that sees an index, from any of the three things that it may predict.
+    """z_hat of a network whose input is an index, from any of the three quantities that it may predict.
 
-    A network with a learned variance puts that behind the prediction, in `channels` more; it has no part in the score.
+    A learned variance follows the prediction in `channels` further channels of the output. It is not part of the score.
     """
 
     network: Callable[[Tensor, Tensor], Any]
@@ -128,7 +129,7 @@ def _prediction(settings: dict[str, Any], folder: Path) -> str:
 def _score_sde_ve(
     network: nn.Module, settings: dict[str, Any]
 ) -> tuple[SDE, float, float, None, Callable[[Tensor, Tensor], Tensor]]:
-    """A network that sees sigma and returns the score itself (Song et al., 2021c); data in [0, 1]."""
+    """A network whose input is sigma and whose output is the score (Song et al., 2021c); data in [0, 1]."""
     sde = VE(settings.get("sigma_min", 0.01), settings.get("sigma_max", 1348.0), from_zero=False)
 
     def noise(x: Tensor, t: Tensor) -> Tensor:

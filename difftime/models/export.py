@@ -1,4 +1,4 @@
-"""The way back: a model as a folder of diffusers that starts at T from a fitted p_noise, and needs diffusers alone.
+"""Export of a model as a folder of diffusers that starts at T from a fitted p_noise, and needs diffusers alone.
 
 The folder holds unet/ and scheduler/ as the model had them, prior/ with p_noise in safetensors, `pipeline.py`, which
 draws the samples, and a model card. T becomes the nearest index of the model's table. The folder of a cell has the
@@ -152,7 +152,7 @@ def save_prior(
 
 
 def model_card(name: str, begins: str, rows: dict[str, str]) -> str:
-    """The README.md of the folder: how it is used, and what was measured."""
+    """The README.md of the folder: its use, and what was measured."""
     rows = rows | {package: version(package) for package in ("difftime", "diffusers", "torch")}
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""# {name}, from an early start

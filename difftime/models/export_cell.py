@@ -1,8 +1,8 @@
-"""The way back of a cell of images: its NCSN++ as a folder of diffusers that starts at T, and needs diffusers alone.
+"""Export of a cell of images: its NCSN++ as a folder of diffusers that starts at T, and needs diffusers alone.
 
-A cell has a network on continuous time. Its folder has a DDPM: a table of noise levels that are equally far apart in
+A cell has a network in continuous time. The folder has a DDPM: a table of noise levels that are equally far apart in
 lambda, from epsilon to T, in scheduler/, and the network in unet/ with its own source. The last index is T, so that
-DDPM's other schedulers start there too. x is scaled to alpha² + sigma² = 1, whatever the SDE.
+the other schedulers of DDPM start at T too. x is scaled to alpha² + sigma² = 1, whatever the SDE.
 """
 
 from __future__ import annotations

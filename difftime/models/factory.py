@@ -1,8 +1,8 @@
 """Any model behind a function of your own: `package.module:factory`.
 
-The factory takes nothing and returns denoiser(x, sigma) -> x0_hat, the mean of the data given x = x_0 + sigma z, for
-images x [n, C, H, W] in float32 and sigma [n]: the convention of EDM and k-diffusion (Karras et al., 2022). This runs
-your code, as `import` does; nothing else here does.
+The factory has no arguments and returns denoiser(x, sigma) -> x0_hat, the mean of the data given x = x_0 + sigma z, for
+images x [n, C, H, W] in float32 and sigma [n]. This is the convention of EDM and k-diffusion (Karras et al., 2022).
+This reader runs your code, as `import` does. No other reader does.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_factory(
 
 
 def _digest(said: str, denoiser: Denoiser) -> str:
-    """Of the address, and of the weights of a torch module; what the code does is not seen."""
+    """The digest of the address, and of the weights of a torch module. Changes of the code do not change it."""
     digest = hashlib.sha256(said.encode())
     if isinstance(denoiser, nn.Module):
         for name, weight in sorted(denoiser.state_dict().items()):
@@ -81,7 +81,7 @@ def _call(address: str) -> Denoiser:
 
 
 def _try(address: str, denoiser: Denoiser, shape: tuple[int, int, int]) -> None:
-    """Refuse what does not return an image for an image, before hours are spent on it."""
+    """Raises BadModel if the denoiser does not return images of the shape of its input."""
     x = torch.zeros(2, *shape)
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What every reader returns: a model's score on the clock and on the grey scale that it was trained with."""
+"""The result of every reader: the score of a model, on the clock and on the grey scale of its training."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ class NoiseScore:
 class ForeignModel:
     """A model that was trained elsewhere, up to the time T, with data of this shape (channels, height, width).
 
-    Below `epsilon`, its first noise level, the model knows nothing. The bits of x_0 end with the Gaussian decoder from
-    there, which is the residual of `image_elbo`.
+    The model is not trained below `epsilon`, its first noise level. The bits of x_0 therefore include a Gaussian
+    decoder from epsilon to 0, which is the residual of `image_elbo`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A model as a person names it: a path or an address, and what neither the model nor its images say."""
+"""A model as the user names it: a path or an address, and options that neither the model nor its images determine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def model_for(
 ) -> ForeignModel:  # fmt: skip
     """The model at `source`, for images of this shape that are called `images`. Raises BadModel.
 
-    `sde` is for a .pth, `sigma_min` and `sigma_max` are for package.module:factory; None: what the reader takes. With
-    `pixels` = centres grey levels 0 and 255 lie at the ends of the model's range, else the cells of grey levels do.
+    `sde` is for a .pth, `sigma_min` and `sigma_max` are for package.module:factory; None is the default of the reader.
+    With `pixels` = centres the ends of the model's range are the grey levels 0 and 255. With `pixels` = cells they are
+    the lower end of the cell of level 0 and the upper end of the cell of level 255.
     """
     options = {"sde": sde, "sigma_min": sigma_min, "sigma_max": sigma_max}
     given = {name: value for name, value in options.items() if value is not None}
@@ -30,7 +31,7 @@ def model_for(
 
 
 def _of_images(source: str, shape: tuple[int, int, int], given: dict[str, Any]) -> dict[str, Any]:
-    """What the images tell a reader that the model leaves open. Raises BadModel for an option of another reader."""
+    """The options of a reader that follow from the images. Raises BadModel for an option of another reader."""
     path = Path(source)
     if path.is_dir():
         known, asked = list[str](), dict[str, Any]()

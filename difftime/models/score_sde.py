@@ -1,8 +1,8 @@
 """Checkpoints of score_sde_pytorch (Song et al., 2021c): NCSN++ for VP, sub-VP and VE, and DDPM++, in continuous time.
 
-A checkpoint holds no settings. What the network is made of follows from the shapes of its weights; the size of the
-images does not, and has to be given. The averaged weights (EMA) are a list without names, in the order of the
-parameters. It is read by `weights_only=True`: what would execute code is refused.
+A checkpoint holds no settings. The layers of the network follow from the shapes of its weights. The size of the images
+does not follow from them, and has to be given. The averaged weights (EMA) are a list without names, in the order of the
+parameters. The file is read with `weights_only=True`, so that a pickle with code is refused.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def read_score_sde(
 ) -> ForeignModel:
     """The model in a .pth file, for images of `size` × `size` pixels.
 
-    Without `sde`, a Fourier embedding says VE and the other one VP, which sub-VP shares. VP and sub-VP have beta from
-    0.1 to 20, as all the published settings; sigma_min and sigma_max of VE are in the file. Raises BadModel.
+    Without `sde`, a network with a Fourier embedding is taken for VE, and any other network for VP. The network of
+    sub-VP cannot be told from that of VP. VP and sub-VP have beta from 0.1 to 20, as in all published settings.
+    sigma_min and sigma_max of VE are in the file. Raises BadModel.
     """
     if size is None:
         raise BadModel(f"{path}: a checkpoint does not say the size of its images. Give it as `size`.")

@@ -4,13 +4,13 @@ The bound in bits per dimension is measured on held-out images, for each p_noise
 in the time of VP(0.1, 20). Every T is compared with the usual start, the model's own T from the standard p_noise, image
 by image.
 
-T is chosen on one half of the images and judged on the other half. The best of many T is partly the luckiest, so the
-images that choose T speak too well of it; the other half has no part in the choice. The choosing half gives T*, its
-interval (a bootstrap over images), and the smallest T that surely loses little: at most the loss, with 2 standard
-errors of the paired difference added. The judging half gives all bits, differences and standard errors. One thing is
-shared: inside a cell of lambda the running integral follows a straight line through all images' evaluations.
+T is chosen on one half of the images and judged on the other half. The best of many T is partly the best by chance, so
+its bits on the images that choose T are too low. The other half has no part in the choice. The choosing half gives T*,
+its interval (a bootstrap over images), and the smallest T whose loss, with 2 standard errors of the paired difference
+added, is at most the allowed loss. The judging half gives all bits, differences and standard errors. The halves share
+one thing: inside an interval of lambda the running integral follows a straight line through all images' evaluations.
 
-The curve is that of the model at hand. A model that was trained for a shorter T alone might be better there.
+The curve is that of the model at hand. A model that was trained for a shorter T alone might be better at that T.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Within:
 
 @dataclass(frozen=True)
 class Curve:
-    """What one p_noise says: T* and its interval, the smallest T within each loss, and every T of the curve."""
+    """The curve of one p_noise: T* and its interval, the smallest T within each loss, and every T of the curve."""
 
     p_noise: str
     best: Judged
@@ -148,9 +148,12 @@ class Scouting:
 
 
 def shortest(curves: Sequence[Curve]) -> tuple[str, Place] | None:
-    """The p_noise and the smallest T of all that surely lose at most the first of LOSSES."""
+    """The p_noise and the smallest T of all that surely lose at most the first of LOSSES.
+
+    Of several p_noises with that T it is the last one of P_NOISES, which describes x_T best.
+    """
     found = [(curve.p_noise, curve.within[0].start.place) for curve in curves if curve.within[0].start]
-    return min(found, key=lambda one: one[1].T, default=None)
+    return min(found, key=lambda one: (one[1].T, -P_NOISES.index(one[0])), default=None)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ def verdict(checked: pd.DataFrame) -> str:
     """What the bounds table says, in a sentence or two."""
     count = checked.verdict.value_counts()
     tested = len(checked) - count.get("untested", 0)
+    if not tested:
+        return "The bound was tested in no row: no finite ELBO, or no density of the reverse SDE."
     lines = [f"ELBO <= E log q_SDE <= E log p holds in {count.get('holds', 0)} of {tested} rows."]
     if tested < len(checked):
         lines.append(f"{len(checked) - tested} more were not tested: no finite ELBO, or no density of the reverse SDE.")

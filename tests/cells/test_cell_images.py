@@ -230,7 +230,8 @@ def test_damaged_weights_are_refused_by_name(cell: Path, name: str, damage, expe
 @pytest.mark.parametrize("name", ["likelihood", "elbo"])
 def test_more_test_images_than_there_are_is_one_message(cell: Path, name: str) -> None:
     message = refusal(*measurement(name, cell, images=8))
-    assert message == "8 test images are asked for, but images has 7."
+    assert message.startswith("8 test images are asked for, but images has 7. Set ")
+    assert f"{name}.images" in message
 
 
 @pytest.mark.parametrize(("name", "key"), [("elbo", "time_steps"), ("likelihood", "grid_cells"), ("samples", "bins")])

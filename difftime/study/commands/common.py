@@ -81,7 +81,10 @@ def measured_images(images: ImageData, wanted: int | None) -> Int[Tensor, " n"]:
     """
     there = len(images.test)
     if wanted is not None and wanted > there:
-        raise BadSettings(f"{wanted} test images are asked for, but {images.name} has {there}.")
+        raise BadSettings(
+            f"{wanted} test images are asked for, but {images.name} has {there}. Set elbo.images and likelihood.images "
+            "to at most that, or to null for all."
+        )
     if wanted is None or wanted == there:
         return torch.arange(there)
     return torch.randperm(there, generator=stream("test images", there))[:wanted]

@@ -26,6 +26,8 @@ from difftime.support.files import atomic
 from difftime.tables.render import markdown_rows
 
 SCOUT = "scout.json"
+GREY_LEVEL_BITS = 8
+"""What a pixel of 8 bits costs without any model."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,14 @@ def told(found: Scouting) -> str:
         f"interval over the images that chose.\nThe bits are an upper bound: {found.decoder}.\n"
         f"{found.evaluations} evaluations of the network.",
     ]
+    if found.usual.bits.mean > GREY_LEVEL_BITS:
+        parts.append(
+            f"WARNING: from its own T the model has more than {GREY_LEVEL_BITS} bits per dimension. Grey levels take "
+            f"{GREY_LEVEL_BITS} bits without any model. Is the model trained, on such images, and read rightly? See "
+            "prediction_type in its scheduler, and --pixels. Until that is clear, do not trust the T below."
+        )
     if edge := [curve.p_noise for curve in found.curves if not curve.interior]:
-        parts.append(f"At the edge of the times: T* of {', '.join(edge)}.")
+        parts.append(f"T* of {', '.join(edge)} is the smallest or the largest of the times: the best T may lie beyond.")
     if found.ode:
         rows = [
             [one.p_noise, f"{one.place.T:.4g}", _bits(one.bits), _bits(one.behind, "+"), f"{one.nfe:.0f}"]
