@@ -105,6 +105,20 @@ def test_of_images_the_error_is_the_closed_form_within_the_standard_errors_over_
     assert torch.allclose((single * level.diff()[:, None]).sum(1) * 16 / 2, terms.I, rtol=1e-10)
 
 
+@pytest.mark.parametrize("pairs", [1, 6])
+def test_repetitions_scatter_no_more_than_the_standard_errors_say(pairs: int, sde: SDE) -> None:
+    """The scatter of 60 repetitions is itself known to 9 %, of which three are allowed."""
+    variances, n = torch.logspace(-0.5, -2.5, 16, dtype=torch.float64), 40
+    p, level = gaussian(variances), boundaries(sde, 1.0, EPSILON)
+    seeds = {"seeds": [f"repetition {k}" for k in range(60)], "indices": torch.arange(n)}
+    terms = image_elbo(
+        ExactScore(p, sde), sde, [standard_noise(sde, 1.0, (16,))], p.sample(n, stream("x")), 1.0, EPSILON,
+        pairs=pairs, end_pairs=1, batch=n, **seeds,
+    )  # fmt: skip
+    mean, se = over_images(image_levels(terms, sde, level, 1.0, EPSILON, 16, **seeds))
+    assert (mean.std(0) < 1.27 * se.square().mean(0).sqrt()).all()
+
+
 def test_a_score_that_fails_for_one_image_has_no_error_of_that_one_alone() -> None:
     p, sde, seeds = gaussian(VARIANCES), VP(), {"seeds": ["a"], "indices": torch.arange(3)}
 
