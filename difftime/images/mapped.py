@@ -37,7 +37,7 @@ class Mapped:
 
     def __getitem__(self, index: int | slice | Tensor) -> UInt8[Tensor, "..."]:
         rows = self.rows[index.numpy() if isinstance(index, Tensor) else index]
-        return torch.from_numpy(np.ascontiguousarray(self.array[rows]))
+        return torch.from_numpy(np.require(self.array[rows], requirements=["C", "W"]))
 
 
 AT_ONCE = 1 << 22

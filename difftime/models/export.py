@@ -90,13 +90,18 @@ def export(source: Path, start: EarlyStart, folder: Path, card: Mapping[str, str
         save_index(whole, ["diffusers", kind], ["diffusers", "UNet2DModel"])
         clock = start.model.clock
         T = clock.at_index(torch.tensor(float(start.index), dtype=torch.float64)).item()
-        rows = {"start": clock.words(T), "end": clock.words(start.model.epsilon), "p_noise": type(start.noise).__name__}
+        rows = {"start": clock.words(T), "end": clock.words(start.model.epsilon), "p_noise": in_words(start.noise)}
         begins = (
             f"The reverse diffusion begins at index {start.index} of {clock.indices} from a Gaussian p_noise.\n"
             "It does not begin at the last index from pure noise. The network is the original one."
         )
         card_text = model_card(start.model.name, begins, rows | dict(card or {}))
         (whole / "README.md").write_text(card_text, encoding="utf-8")
+
+
+def in_words(noise: Gaussian | FullGaussian) -> str:
+    """What a p_noise is, for a model card."""
+    return f"Gaussian with {'a full covariance' if isinstance(noise, FullGaussian) else 'independent pixels'}"
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import CENTRED, Scale
 from difftime.measures.few_steps import level_times
 from difftime.models.diffusers_folder import import_unet
-from difftime.models.export import model_card, new_folder, save_index, save_prior, write_json
+from difftime.models.export import in_words, model_card, new_folder, save_index, save_prior, write_json
 from difftime.models.foreign import BadModel, Clock
 from difftime.training.nets import ncsnpp
 
@@ -86,7 +86,7 @@ def export_cell(
         save_prior(whole / "prior", noise, model.shape, scale, INDICES - 1, last)
         save_index(whole, ["diffusers", "DDPMScheduler"], ["cell_unet", "CellUNet"])
         clock = Clock(model.sde, None)
-        rows = {"start": clock.words(T), "end": clock.words(model.epsilon), "p_noise": type(noise).__name__}
+        rows = {"start": clock.words(T), "end": clock.words(model.epsilon), "p_noise": in_words(noise)}
         begins = (
             f"The reverse diffusion begins at T = {T:g} from a Gaussian p_noise. That is index {INDICES - 1}, the last "
             "one.\nThe network, NCSN++ of continuous time, is in `unet/cell_unet.py`."
