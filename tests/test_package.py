@@ -79,8 +79,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "difftime").rglob("*.py")}
-    assert names == modules | {"difftime/py.typed"}
+    kinds = (".py", ".js", ".css", ".html", ".typed")
+    files = {path for path in (ROOT / "difftime").rglob("*") if path.suffix in kinds}
+    assert names == {path.relative_to(ROOT).as_posix() for path in files}
 
 
 def test_the_sdist_builds_the_wheel_of_the_clone(wheel: Path, tmp_path: Path) -> None:
