@@ -80,7 +80,7 @@ def marginals(images: Images, block: int = 2048) -> Marginals:
     for part in blocks(images, block):
         k = part.flatten(1).double()
         total += k.sum(0)
-        square += k.square().sum(0)
+        square += k.square_().sum(0)
     variance = (square * n - total * total) / (n * SCALE) ** 2 + 1 / (12 * SCALE**2)
     return Marginals((total / n + 0.5) / SCALE - 1, variance)
 
@@ -90,7 +90,7 @@ def mean_variance(images: Images, block: int = 2048) -> float:
     n, totals, squares = len(images), [], []
     for part in blocks(images, block):
         totals.append(part.flatten(1).sum(0, dtype=torch.float64))
-        squares.append(part.flatten(1).double().square().sum(0))
+        squares.append(part.flatten(1).double().square_().sum(0))
     total, square = torch.stack(totals).sum(0), torch.stack(squares).sum(0)
     return ((square * n - total**2).mean().item() / n**2 + 1 / 12) / SCALE**2
 
