@@ -44,7 +44,9 @@ class EarlyStart:
     def at(cls, model: ForeignModel, T: float, noise: Noise) -> EarlyStart:
         """`noise` is p_noise at the time `T`. Raises BadModel if the model or p_noise cannot be exported."""
         if not isinstance(model.score, NoiseScore) or not isinstance(model.score.noise, IndexedNoise):
-            raise BadModel(f"{model.name} is not a DDPM of diffusers: only such a model can be exported so far.")
+            raise BadModel(
+                f"{model.name} is not a DDPM of diffusers: only such a model can be exported, or a cell of a study."
+            )
         if not isinstance(noise, Gaussian | FullGaussian):
             raise BadModel(f"A p_noise that is a {type(noise).__name__} cannot be exported: take a Gaussian one.")
         if not model.epsilon < T <= model.T * (1 + 1e-9):
