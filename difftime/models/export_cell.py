@@ -72,7 +72,8 @@ def export_cell(
     prior = model.score.prior
     known = {"black": prior.black, "white": prior.white} if isinstance(prior, PixelPrior) else {}
     variance = {"data_variance": model.score.data_variance} if model.score.scale_input else {}
-    clock = {"sde": type(model.sde).__name__, "options": asdict(model.sde), "epsilon": model.epsilon, "T": T}
+    options = asdict(model.sde)  # type: ignore[call-overload]  # every SDE is a dataclass
+    clock = {"sde": type(model.sde).__name__, "options": options, "epsilon": model.epsilon, "T": T}
     unet = cell_unet.CellUNet(
         model.shape[0], model.shape[1], **model.options, indices=INDICES, clock=clock, **known, **variance
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -13,18 +13,15 @@ from difftime.diffusion.tabulated import Tabulated
 from difftime.images.pixels import CENTRED, Scale
 from difftime.models.foreign import BadModel, Clock, ForeignModel, NoiseScore, square
 
-if TYPE_CHECKING:
-    from difftime.models.early_start.cell_unet import CellUNet
-
 KIND = "CellUNet"
 SDES: dict[str, type[SDE]] = {kind.__name__: kind for kind in (VP, SubVP, VE, Tabulated)}
 
 
 @dataclass(frozen=True)
 class CellNoise:
-    """z_hat of an exported network at any time of its SDE."""
+    """z_hat of an exported network, a `CellUNet`, at any time of its SDE."""
 
-    net: CellUNet
+    net: Any
     sde: SDE
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
@@ -33,7 +30,7 @@ class CellNoise:
 
 
 def read_exported(
-    folder: Path, config: dict[str, Any], net: CellUNet, table: Tabulated, scale: Scale | None, digest: str
+    folder: Path, config: dict[str, Any], net: Any, table: Tabulated, scale: Scale | None, digest: str
 ) -> ForeignModel:
     """The model of a folder whose network was read. Raises BadModel if its settings do not say what its times are."""
     try:
