@@ -22,6 +22,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from difftime import __version__
 from difftime.diffusion.p_noise import FullGaussian
 from difftime.diffusion.sde import Gaussian, Noise
 from difftime.measures.few_steps import ddim, dpm_solver_2m
@@ -160,7 +161,7 @@ def save_prior(
 
 def model_card(name: str, begins: str, rows: dict[str, str]) -> str:
     """The README.md of the folder: its use, and what was measured."""
-    rows = rows | {package: version(package) for package in ("difftime", "diffusers", "torch")}
+    rows = rows | {"difftime": __version__} | {package: version(package) for package in ("diffusers", "torch")}
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""# {name}, from an early start
 
