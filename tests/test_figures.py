@@ -239,9 +239,10 @@ def usual(table: str) -> pd.DataFrame:
     names = {column.name for column in TABLES[table]}
     several = {"p_noise": STARTS, "seed": range(SEEDS), "sampler": ("sde", "ode")}
     keys = {key: values for key, values in several.items() if key in names}
-    numbers = [column.name for column in TABLES[table] if column.type == "float64" and column.name != "T"]
+    numbers = [column.name for column in TABLES[table] if column.type == "float64"]
     return frame(table, [
-        cell | {"seeds": SEEDS} | {name: 0.5 * math.exp(0.1 * noise(name, *cell.values())) for name in numbers}
+        {name: 0.5 * math.exp(0.1 * noise(name, *cell.values())) for name in numbers}
+        | cell | {"seeds": SEEDS, "epsilon": 1e-5}
         for cell in cells(**{"p_noise": ("standard",)} | keys)
     ])  # fmt: skip
 
