@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from difftime.diffusion.sde import SDE, VE, VP, SubVP, expand
+from difftime.diffusion.sde import DIFFUSIONS, SDE, expand
 from difftime.diffusion.tabulated import Tabulated
 from difftime.images.pixels import CENTRED, Scale
 from difftime.models.foreign import BadModel, Clock, ForeignModel, NoiseScore, square
 
 KIND = "CellUNet"
-SDES: dict[str, type[SDE]] = {kind.__name__: kind for kind in (VP, SubVP, VE, Tabulated)}
+SDES = {kind.__name__: kind for kind in (*DIFFUSIONS.values(), Tabulated) if isinstance(kind, type)}
 
 
 @dataclass(frozen=True)
