@@ -1,0 +1,210 @@
+"""A foreign model from its usual start and from exported early starts, at equal numbers of network evaluations.
+
+    python benchmarks/early_start.py bound my-ddpm --data mnist5k
+    python benchmarks/early_start.py draw my-ddpm my-ddpm-fast --to drawn.npz
+    python benchmarks/early_start.py show drawn.npz --data mnist5k --to early_start.png
+
+`bound` holds the bound of one pass against a fresh Monte Carlo at four T. `draw` imports torch and diffusers alone, so
+that it runs where difftime is not installed. `show` draws the figure of `docs/which-model.md` and prints the sliced
+Wasserstein-1 distances to the test images, in units of x = k / 128 - 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+EVALUATIONS = (10, 20, 50)
+USUAL = "T = 1, pure noise, diffusers' DPM-Solver++(2M)"
+ROWS, COLUMNS = 4, 8
+"""Pictures in a panel."""
+TIMES = (0.25, 0.5, 0.75, 1.0)
+"""Of VP(0.1, 20)."""
+
+
+# draw: torch and diffusers alone
+
+
+def drawn_at_once(draw: Any, z: torch.Tensor, batch: int) -> torch.Tensor:
+    return torch.cat([draw(part) for part in z.split(batch)])
+
+
+@torch.no_grad()
+def usual(folder: Path, evaluations: int, z: torch.Tensor) -> torch.Tensor:
+    """x at the end of diffusers' own solver, which starts from pure noise at the last index."""
+    from diffusers import DPMSolverMultistepScheduler, UNet2DModel
+
+    unet = UNet2DModel.from_pretrained(folder / "unet").eval()
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
+    scheduler.set_timesteps(evaluations)
+    x = z
+    for index in scheduler.timesteps:
+        x = scheduler.step(unet(x, index).sample, index, x).prev_sample
+    return x
+
+
+def early(pipe: Any, evaluations: int, z: torch.Tensor) -> torch.Tensor:
+    """x at the end of an exported pipeline."""
+    return pipe(num_inference_steps=steps_of(pipe, evaluations), z=z, output_type="latent").images
+
+
+def steps_of(pipe: Any, evaluations: int) -> int:
+    """The most steps with no more than so many evaluations: steps that end at one index are taken once."""
+    candidates = takewhile(lambda steps: len(pipe.indices(steps)) <= evaluations + 1, range(1, 10 * evaluations))
+    return max(candidates)
+
+
+def draw(arguments: argparse.Namespace) -> None:
+    """Save the pictures of every start as uint8 [starts, evaluations, n, channels, height, width]."""
+    from diffusers import DiffusionPipeline
+
+    pipes = [
+        DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
+        for folder in arguments.folders
+    ]
+    prior = pipes[0].prior.config
+    shape = (arguments.images, *prior.shape)
+    pictures, titles, spent = [], [USUAL, *map(title, pipes)], []
+    for start, pipe in enumerate([None, *pipes]):
+        z = torch.randn(shape, generator=torch.Generator().manual_seed(start))
+        for evaluations in EVALUATIONS:
+            if pipe is None:
+                x = drawn_at_once(lambda part, n=evaluations: usual(arguments.model, n, part), z, arguments.batch)
+            else:
+                pipe.set_progress_bar_config(disable=True)
+                x = drawn_at_once(lambda part, n=evaluations, p=pipe: early(p, n, part), z, arguments.batch)
+            spent.append(evaluations if pipe is None else len(pipe.indices(steps_of(pipe, evaluations))) - 1)
+            pictures.append(((x - prior.start) / prior.width).clamp(0, 255).floor().to(torch.uint8).numpy())
+            print(f"{titles[start]}: {spent[-1]} evaluations, {len(z)} pictures", flush=True)
+    shape = (len(titles), len(EVALUATIONS))
+    np.savez_compressed(
+        arguments.to, pictures=np.stack(pictures).reshape(*shape, *pictures[0].shape),
+        titles=np.array(titles), spent=np.array(spent).reshape(shape), model=np.array(arguments.model.resolve().name),
+    )  # fmt: skip
+
+
+def title(pipe: Any) -> str:
+    """Where an exported pipeline starts, and how it steps."""
+    config = pipe.prior.config
+    end = len(pipe.scheduler.betas)
+    p_noise = "full covariance" if config.full else "independent pixels"
+    return f"index {config.index} of {end}, {p_noise}, DPM-Solver++(2M) in equal steps of log(σ²/α²)"
+
+
+# show and bound: difftime
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """Draw the figure, and print the distances."""
+    from difftime.figures import style
+    from difftime.figures.settings import FigureSettings
+    from difftime.images.sources import images_at
+    from difftime.measures.quality import perfect_sliced_wasserstein1, projections, sliced_wasserstein1
+    from difftime.support.files import atomic
+    from difftime.tables.render import markdown_rows
+
+    found = np.load(arguments.drawn, allow_pickle=False)
+    data = images_at(arguments.data, arguments.data_dir, 0.2)
+    test = projections(data.test)
+    pictures, titles, spent = found["pictures"], found["titles"].tolist(), found["spent"]
+    floor, floor_se = perfect_sliced_wasserstein1(data.train, test, pictures.shape[2])
+    settings, rows = FigureSettings(), []
+    with style.context(settings):
+        figure, grid = style.panels(settings, len(titles), len(EVALUATIONS), 0.4 + 1.42 * len(titles))
+        for line, title, of_start, counts in zip(grid, titles, pictures, spent, strict=True):
+            for axes, drawn, count in zip(line, of_start, counts, strict=True):
+                generator = torch.Generator().manual_seed(0)
+                distance, se = sliced_wasserstein1(projections(torch.from_numpy(drawn)), test, generator)
+                rows.append([title, f"{count}", f"{distance:.4f} ± {se:.4f}"])
+                axes.imshow(tiled(drawn[: ROWS * COLUMNS]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axes.set_axis_off()
+                axes.text(
+                    0.5, -0.02, f"{count} evaluations, $W_1$ = {distance:.4f} ± {se:.4f}", ha="center", va="top",
+                    transform=axes.transAxes, fontsize="x-small",
+                )  # fmt: skip
+            line[0].set_title(title, loc="left", fontsize="small", fontweight="bold")
+        said = [
+            f"model {found['model']}", f"data {data.name}", "pictures not selected",
+            f"$W_1$: sliced Wasserstein-1 distance of {pictures.shape[2]} pictures to {len(test)} test images "
+            f"[units of x], ± a bootstrap standard error; as many training images have {floor:.4f} ± {floor_se:.4f}",
+        ]  # fmt: skip
+        style.footer(figure, settings, said)
+        with atomic(arguments.to) as place:
+            figure.savefig(place, format="png", metadata={})
+    print(markdown_rows(["start", "evaluations", "sliced Wasserstein-1 [units of x]"], rows))
+    print(f"As many training images: {floor:.4f} ± {floor_se:.4f}. {arguments.to}")
+
+
+def tiled(pictures: np.ndarray) -> np.ndarray:
+    """Grey pictures [ROWS * COLUMNS, 1, height, width] beside and below each other."""
+    _, _, height, width = pictures.shape
+    return pictures.reshape(ROWS, COLUMNS, height, width).transpose(0, 2, 1, 3).reshape(ROWS * height, COLUMNS * width)
+
+
+def bound(arguments: argparse.Namespace) -> None:
+    """Print the bits of one pass, those of a fresh Monte Carlo, and their difference, paired over images, at four T."""
+    from difftime.images.sources import images_at
+    from difftime.measures.curve import running_elbo
+    from difftime.measures.image_elbo import image_elbo, over_images
+    from difftime.models import load_model
+    from difftime.models.scout import noises_of, points
+    from difftime.tables.render import markdown_rows
+
+    model, data = load_model(arguments.model), images_at(arguments.data, arguments.data_dir, 0.2)
+    noises = noises_of(model, data.train, ["full"])
+    index = torch.arange(arguments.images)
+    x0 = points(model, data.test, index, "bound")
+    times = model.clock.at_vp_time(torch.tensor(TIMES, dtype=torch.float64))
+    options: dict[str, Any] = {"indices": index, "pairs": 16, "end_pairs": 2, "batch": arguments.batch}
+    curve = running_elbo(
+        model.score, model.sde, noises, times, x0, model.T, model.epsilon, seeds=["one pass"], **options
+    )
+    rows = []
+    for k, T in enumerate(times.tolist()):
+        fresh = image_elbo(
+            model.score, model.sde, noises(T), x0, T, model.epsilon, seeds=[f"fresh {T}"], **options
+        ).elbo_x0[:, 0]
+        once, anew = (model.scale.bits_per_dimension(part, model.d) for part in (curve.elbo_x0[:, 0, k], fresh))
+        for name, *parts in zip(("standard", "full"), once, anew, once - anew, strict=True):
+            shown = [(mean.item(), se.item()) for mean, se in map(over_images, parts)]
+            off = shown[-1][0] / shown[-1][1] if shown[-1][1] else math.nan
+            rows.append([f"{T:.4g}", name, *(f"{mean:+.4f} ± {se:.4f}" for mean, se in shown), f"{off:+.1f}"])
+    header = ["T", "p_noise", "one pass", "fresh Monte Carlo", "difference, paired", "in standard errors"]
+    print(markdown_rows(header, rows))
+    print(f"Bits per dimension, {arguments.images} test images of {data.name}, {2 * 18} evaluations for an image.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("bound", help="hold the bound of one pass against a fresh Monte Carlo")
+    one.set_defaults(run=bound)
+    one.add_argument("model", type=Path)
+    one.add_argument("--images", type=int, default=128)
+    two = commands.add_parser("draw", help="draw pictures from every start, with diffusers alone")
+    two.set_defaults(run=draw)
+    two.add_argument("model", type=Path)
+    two.add_argument("folders", type=Path, nargs="+", help="exported pipelines")
+    two.add_argument("--images", type=int, default=256, help=f"at least {ROWS * COLUMNS}")
+    two.add_argument("--to", type=Path, required=True)
+    three = commands.add_parser("show", help="draw the figure, and print the distances")
+    three.set_defaults(run=show)
+    three.add_argument("drawn", type=Path)
+    three.add_argument("--to", type=Path, required=True)
+    for command in (one, two):
+        command.add_argument("--batch", type=int, default=64, help="images in the network at once")
+    for command in (one, three):
+        command.add_argument("--data", default="mnist5k")
+        command.add_argument("--data-dir", type=Path, default=Path("data"))
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()
