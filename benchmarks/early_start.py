@@ -31,17 +31,9 @@ TIMES = (0.25, 0.5, 0.75, 1.0)
 # draw: torch and diffusers alone
 
 
-def drawn_at_once(draw: Any, z: torch.Tensor, batch: int) -> torch.Tensor:
-    return torch.cat([draw(part) for part in z.split(batch)])
-
-
 @torch.no_grad()
-def usual(folder: Path, evaluations: int, z: torch.Tensor) -> torch.Tensor:
+def usual(unet: Any, scheduler: Any, evaluations: int, z: torch.Tensor) -> torch.Tensor:
     """x at the end of diffusers' own solver, which starts from pure noise at the last index."""
-    from diffusers import DPMSolverMultistepScheduler, UNet2DModel
-
-    unet = UNet2DModel.from_pretrained(folder / "unet").eval()
-    scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
     scheduler.set_timesteps(evaluations)
     x = z
     for index in scheduler.timesteps:
@@ -49,9 +41,9 @@ def usual(folder: Path, evaluations: int, z: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def early(pipe: Any, evaluations: int, z: torch.Tensor) -> torch.Tensor:
+def early(pipe: Any, steps: int, z: torch.Tensor) -> torch.Tensor:
     """x at the end of an exported pipeline."""
-    return pipe(num_inference_steps=steps_of(pipe, evaluations), z=z, output_type="latent").images
+    return pipe(num_inference_steps=steps, z=z, output_type="latent").images
 
 
 def steps_of(pipe: Any, evaluations: int) -> int:
@@ -62,8 +54,10 @@ def steps_of(pipe: Any, evaluations: int) -> int:
 
 def draw(arguments: argparse.Namespace) -> None:
     """Save the pictures of every start as uint8 [starts, evaluations, n, channels, height, width]."""
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, UNet2DModel
 
+    unet = UNet2DModel.from_pretrained(arguments.model / "unet").eval()
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(arguments.model / "scheduler")
     pipes = [
         DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
         for folder in arguments.folders
@@ -75,11 +69,14 @@ def draw(arguments: argparse.Namespace) -> None:
         z = torch.randn(shape, generator=torch.Generator().manual_seed(start))
         for evaluations in EVALUATIONS:
             if pipe is None:
-                x = drawn_at_once(lambda part, n=evaluations: usual(arguments.model, n, part), z, arguments.batch)
+                parts = [usual(unet, scheduler, evaluations, part) for part in z.split(arguments.batch)]
+                spent.append(evaluations)
             else:
                 pipe.set_progress_bar_config(disable=True)
-                x = drawn_at_once(lambda part, n=evaluations, p=pipe: early(p, n, part), z, arguments.batch)
-            spent.append(evaluations if pipe is None else len(pipe.indices(steps_of(pipe, evaluations))) - 1)
+                steps = steps_of(pipe, evaluations)
+                parts = [early(pipe, steps, part) for part in z.split(arguments.batch)]
+                spent.append(len(pipe.indices(steps)) - 1)
+            x = torch.cat(parts)
             pictures.append(((x - prior.start) / prior.width).clamp(0, 255).floor().to(torch.uint8).numpy())
             print(f"{titles[start]}: {spent[-1]} evaluations, {len(z)} pictures", flush=True)
     shape = (len(titles), len(EVALUATIONS))
