@@ -13,15 +13,21 @@ from __future__ import annotations
 
 import argparse
 import math
-from itertools import takewhile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+Draw = Callable[[int, torch.Tensor], torch.Tensor]
+"""(evaluations, standard normal numbers) to x."""
 EVALUATIONS = (10, 20, 50)
-USUAL = "T = 1, pure noise, diffusers' DPM-Solver++(2M)"
+USUAL = {
+    "Usual start, pure noise at the last index: diffusers' DDIM, which clips x0": "DDIMScheduler",
+    "Usual start, pure noise at the last index: diffusers' DPM-Solver++(2M)": "DPMSolverMultistepScheduler",
+}
 ROWS, COLUMNS = 4, 8
 """Pictures in a panel."""
 TIMES = (0.25, 0.5, 0.75, 1.0)
@@ -33,7 +39,7 @@ TIMES = (0.25, 0.5, 0.75, 1.0)
 
 @torch.no_grad()
 def usual(unet: Any, scheduler: Any, evaluations: int, z: torch.Tensor) -> torch.Tensor:
-    """x at the end of diffusers' own solver, which starts from pure noise at the last index."""
+    """x at the end of a scheduler of diffusers, which starts from pure noise at the last index."""
     scheduler.set_timesteps(evaluations)
     x = z
     for index in scheduler.timesteps:
@@ -41,57 +47,44 @@ def usual(unet: Any, scheduler: Any, evaluations: int, z: torch.Tensor) -> torch
     return x
 
 
-def early(pipe: Any, steps: int, z: torch.Tensor) -> torch.Tensor:
-    """x at the end of an exported pipeline."""
-    return pipe(num_inference_steps=steps, z=z, output_type="latent").images
-
-
-def steps_of(pipe: Any, evaluations: int) -> int:
-    """The most steps with no more than so many evaluations: steps that end at one index are taken once."""
-    candidates = takewhile(lambda steps: len(pipe.indices(steps)) <= evaluations + 1, range(1, 10 * evaluations))
-    return max(candidates)
+def early(pipe: Any, evaluations: int, z: torch.Tensor) -> torch.Tensor:
+    """x at the end of an exported pipeline. Steps that would end at one index are taken once, so more are asked for."""
+    exact = [steps for steps in range(evaluations, 9 * evaluations) if len(pipe.indices(steps)) == evaluations + 1]
+    if not exact:
+        raise SystemExit(f"No number of steps from index {pipe.prior.config.index} has {evaluations} evaluations.")
+    return pipe(num_inference_steps=exact[0], z=z, output_type="latent").images
 
 
 def draw(arguments: argparse.Namespace) -> None:
     """Save the pictures of every start as uint8 [starts, evaluations, n, channels, height, width]."""
-    from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, UNet2DModel
+    import diffusers
 
-    unet = UNet2DModel.from_pretrained(arguments.model / "unet").eval()
-    scheduler = DPMSolverMultistepScheduler.from_pretrained(arguments.model / "scheduler")
-    pipes = [
-        DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
-        for folder in arguments.folders
-    ]
-    prior = pipes[0].prior.config
-    shape = (arguments.images, *prior.shape)
-    pictures, titles, spent = [], [USUAL, *map(title, pipes)], []
-    for start, pipe in enumerate([None, *pipes]):
-        z = torch.randn(shape, generator=torch.Generator().manual_seed(start))
+    unet = diffusers.UNet2DModel.from_pretrained(arguments.model / "unet", low_cpu_mem_usage=False).eval()
+    starts: dict[str, Draw] = {}
+    for title, kind in USUAL.items():
+        scheduler = getattr(diffusers, kind).from_pretrained(arguments.model / "scheduler", timestep_spacing="trailing")
+        starts[title] = partial(usual, unet, scheduler)
+    for folder in arguments.folders:
+        pipe = diffusers.DiffusionPipeline.from_pretrained(
+            folder, custom_pipeline=str(folder), trust_remote_code=True, low_cpu_mem_usage=False
+        )
+        pipe.set_progress_bar_config(disable=True)
+        prior, last = pipe.prior.config, len(pipe.scheduler.betas) - 1
+        p_noise = "full" if prior.full else "standard or matched"
+        starts[f"Early start, {p_noise} p_noise at index {prior.index} of {last}: DPM-Solver++(2M)"] = partial(
+            early, pipe
+        )
+    pictures = []
+    for seed, (title, draw_some) in enumerate(starts.items()):
+        z = torch.randn((arguments.images, *prior.shape), generator=torch.Generator().manual_seed(seed))
         for evaluations in EVALUATIONS:
-            if pipe is None:
-                parts = [usual(unet, scheduler, evaluations, part) for part in z.split(arguments.batch)]
-                spent.append(evaluations)
-            else:
-                pipe.set_progress_bar_config(disable=True)
-                steps = steps_of(pipe, evaluations)
-                parts = [early(pipe, steps, part) for part in z.split(arguments.batch)]
-                spent.append(len(pipe.indices(steps)) - 1)
-            x = torch.cat(parts)
+            x = torch.cat([draw_some(evaluations, part) for part in z.split(arguments.batch)])
             pictures.append(((x - prior.start) / prior.width).clamp(0, 255).floor().to(torch.uint8).numpy())
-            print(f"{titles[start]}: {spent[-1]} evaluations, {len(z)} pictures", flush=True)
-    shape = (len(titles), len(EVALUATIONS))
+            print(f"{title}, {evaluations} evaluations, {len(z)} pictures", flush=True)
     np.savez_compressed(
-        arguments.to, pictures=np.stack(pictures).reshape(*shape, *pictures[0].shape),
-        titles=np.array(titles), spent=np.array(spent).reshape(shape), model=np.array(arguments.model.resolve().name),
+        arguments.to, titles=np.array([*starts]), model=np.array(arguments.model.resolve().name),
+        pictures=np.stack(pictures).reshape(len(starts), len(EVALUATIONS), *pictures[0].shape),
     )  # fmt: skip
-
-
-def title(pipe: Any) -> str:
-    """Where an exported pipeline starts, and how it steps."""
-    config = pipe.prior.config
-    end = len(pipe.scheduler.betas)
-    p_noise = "full covariance" if config.full else "independent pixels"
-    return f"index {config.index} of {end}, {p_noise}, DPM-Solver++(2M) in equal steps of log(σ²/α²)"
 
 
 # show and bound: difftime
@@ -109,13 +102,13 @@ def show(arguments: argparse.Namespace) -> None:
     found = np.load(arguments.drawn, allow_pickle=False)
     data = images_at(arguments.data, arguments.data_dir, 0.2)
     test = projections(data.test)
-    pictures, titles, spent = found["pictures"], found["titles"].tolist(), found["spent"]
+    pictures, titles = found["pictures"], found["titles"].tolist()
     floor, floor_se = perfect_sliced_wasserstein1(data.train, test, pictures.shape[2])
     settings, rows = FigureSettings(), []
     with style.context(settings):
-        figure, grid = style.panels(settings, len(titles), len(EVALUATIONS), 0.4 + 1.42 * len(titles))
-        for line, title, of_start, counts in zip(grid, titles, pictures, spent, strict=True):
-            for axes, drawn, count in zip(line, of_start, counts, strict=True):
+        figure, grid = style.panels(settings, len(titles), len(EVALUATIONS), 0.5 + 1.35 * len(titles))
+        for line, title, of_start in zip(grid, titles, pictures, strict=True):
+            for axes, drawn, count in zip(line, of_start, EVALUATIONS, strict=True):
                 generator = torch.Generator().manual_seed(0)
                 distance, se = sliced_wasserstein1(projections(torch.from_numpy(drawn)), test, generator)
                 rows.append([title, f"{count}", f"{distance:.4f} ± {se:.4f}"])
@@ -125,11 +118,13 @@ def show(arguments: argparse.Namespace) -> None:
                     0.5, -0.02, f"{count} evaluations, $W_1$ = {distance:.4f} ± {se:.4f}", ha="center", va="top",
                     transform=axes.transAxes, fontsize="x-small",
                 )  # fmt: skip
-            line[0].set_title(title, loc="left", fontsize="small", fontweight="bold")
+            # longer than its panel, which stays as wide as the others
+            line[0].set_title(title, loc="left", fontsize="small", fontweight="bold").set_in_layout(False)
         said = [
             f"model {found['model']}", f"data {data.name}", "pictures not selected",
-            f"$W_1$: sliced Wasserstein-1 distance of {pictures.shape[2]} pictures to {len(test)} test images "
-            f"[units of x], ± a bootstrap standard error; as many training images have {floor:.4f} ± {floor_se:.4f}",
+            f"$W_1$: sliced Wasserstein-1 distance of {pictures.shape[2]} pictures",
+            f"to {len(test)} test images [units of x]", "± a bootstrap standard error",
+            f"as many training images have {floor:.4f} ± {floor_se:.4f}",
         ]  # fmt: skip
         style.footer(figure, settings, said)
         with atomic(arguments.to) as place:

@@ -92,7 +92,7 @@ def save_figure(found: Scouting, data: str, place: Path) -> None:
 def prediction_rows(found: Scouting, data: str) -> list[dict[str, Any]]:
     """The table `prediction`: the bound of the judging images at every T, and T* of the choosing ones."""
     common = {
-        "dataset": data, "sde": OWN_SDE, "net": found.model, "method": "one", "unit": "bits per dimension",
+        "dataset": data, "sde": OWN_SDE, "net": found.model, "method": "curve", "unit": "bits per dimension",
         "trained": f"{found.usual.place.T:g}",
     }  # fmt: skip
     return [
