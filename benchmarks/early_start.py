@@ -12,6 +12,7 @@ Wasserstein-1 distances to the test images, in units of x = k / 128 - 1.
 from __future__ import annotations
 
 import argparse
+import io
 import math
 from collections.abc import Callable
 from functools import partial
@@ -92,6 +93,8 @@ def draw(arguments: argparse.Namespace) -> None:
 
 def show(arguments: argparse.Namespace) -> None:
     """Draw the figure, and print the distances."""
+    from PIL import Image
+
     from difftime.figures import style
     from difftime.figures.settings import FigureSettings
     from difftime.images.sources import images_at
@@ -127,8 +130,9 @@ def show(arguments: argparse.Namespace) -> None:
             f"as many training images have {floor:.4f} ± {floor_se:.4f}",
         ]  # fmt: skip
         style.footer(figure, settings, said)
-        with atomic(arguments.to) as place:
-            figure.savefig(place, format="png", metadata={})
+        figure.savefig(drawn_as := io.BytesIO(), format="png")
+    with atomic(arguments.to) as place:
+        Image.open(drawn_as).convert("L").save(place, format="png", optimize=True)
     print(markdown_rows(["start", "evaluations", "sliced Wasserstein-1 [units of x]"], rows))
     print(f"As many training images: {floor:.4f} ± {floor_se:.4f}. {arguments.to}")
 
