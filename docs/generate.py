@@ -1,4 +1,4 @@
-"""The pages that nobody types: settings, tables, figures and commands, from the code that defines them.
+"""The pages that nobody types: settings, tables, figures, commands and diffusions, from the code that defines them.
 
 `everything` writes them into docs/reference/generated, which git ignores; Sphinx includes them.
 """
@@ -20,7 +20,10 @@ def everything(docs: Path) -> None:
     folder = docs / "reference" / "generated"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name, page in (("settings", settings()), ("tables", tables()), ("figures", figures(docs)), ("cli", cli())):
+    pages = {
+        "settings": settings(), "tables": tables(), "figures": figures(docs), "cli": cli(), "diffusions": diffusions(),
+    }  # fmt: skip
+    for name, page in pages.items():
         (folder / f"{name}.md").write_text(page, encoding="utf-8")
 
 
@@ -195,3 +198,20 @@ def preset(parameter: Any) -> str:
     if parameter.required:
         return "required"
     return "" if parameter.default is None or callable(parameter.default) else f"`{parameter.default}`"
+
+
+# diffusions
+
+
+def diffusions() -> str:
+    """Every public diffusion with the class methods that make it, and at last what all of them have."""
+    import difftime
+
+    public = [getattr(difftime, name) for name in difftime.__all__]
+    lines = []
+    for one in (one for one in public if isinstance(one, type) and issubclass(one, difftime.SDE)):
+        if one is not difftime.SDE:
+            makers = ", ".join(name for name, value in vars(one).items() if isinstance(value, classmethod))
+            lines += [f".. autoclass:: difftime.{one.__name__}", "   :show-inheritance:"]
+            lines += [f"   :members: {makers}"] if makers else []
+    return "\n".join(["```{eval-rst}", *lines, ".. autoclass:: difftime.SDE", "   :members:", "```"])

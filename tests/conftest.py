@@ -9,6 +9,7 @@ from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import get_args
 
 from jaxtyping import install_import_hook
 
@@ -22,19 +23,19 @@ import torch  # noqa: E402
 from image_files import Quiet, Site  # noqa: E402
 
 from difftime.diffusion.mixture import Mixture  # noqa: E402
-from difftime.diffusion.sde import SDE, VE, VP, SubVP  # noqa: E402
+from difftime.diffusion.sde import SDE, VE  # noqa: E402
 from difftime.diffusion.tabulated import Tabulated  # noqa: E402
+from difftime.study.cell import build_sde  # noqa: E402
+from difftime.study.settings import OfModelSettings, SDESettings  # noqa: E402
 
 torch.set_num_threads(1)
 
-SDES = {
-    "vp": VP(),
-    "sub-vp": SubVP(),
-    "tabulated": Tabulated.linear(100, 0.001, 0.12),
-    "ve-exponential": VE.exponential(25.0),
-    "ve-from-zero": VE(0.01, 50.0, from_zero=True),
+OF_STUDIES = [kind() for kind in get_args(get_args(SDESettings)[0]) if kind is not OfModelSettings]
+SDES = {settings.kind: build_sde(settings) for settings in OF_STUDIES} | {
+    "tabulated": Tabulated.linear(100, 0.001, 0.12),  # of few levels, between which the laws hold too
     "ve-from-sigma-min": VE(0.01, 50.0, from_zero=False),
 }
+"""Every kind of SDE that a study can name, with its usual settings, and another convention."""
 
 
 @pytest.fixture(params=SDES)

@@ -58,6 +58,15 @@ def test_every_figure_is_documented_with_its_caption() -> None:
     assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == [*FIGURES]
 
 
+def test_every_public_diffusion_is_documented() -> None:
+    import difftime
+
+    page = generate.diffusions()
+    public = [name for name in difftime.__all__ if difftime.SDE in getattr(getattr(difftime, name), "__mro__", ())]
+    assert sorted(re.findall(r"autoclass:: difftime[.](\w+)$", page, re.MULTILINE)) == sorted(public)
+    assert "   :members: exponential\n" in page
+
+
 def test_a_bar_in_a_cell_does_not_end_it() -> None:
     assert generate.row("a|b", "c\nd") == "| a\\|b | c d |"
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from difftime.cli import app
 from difftime.diffusion.sde import Gaussian
 from difftime.measures.few_steps import SOLVERS, level_times
+from difftime.models import BadModel, load_model
 from difftime.study.cell import WEIGHTS, ImageProblem, build
 from difftime.study.commands.export_cell import noise_of
 from difftime.study.settings import Cell
@@ -184,3 +185,30 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "fast").mkdir()
     assert "exists already" in refusal(cell, "--to", tmp_path / "fast")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fast", "results"]
+
+
+@pytest.mark.parametrize("sde", SDES)
+def test_an_exported_cell_is_read_back_as_the_same_score(tmp_path: Path, sde: str) -> None:
+    """At times between the indices too: the folder names the SDE."""
+    cell, problem = trained(tmp_path / "results", sde, pixel_prior=True)
+    exported(cell, tmp_path / "fast", "--T", 0.45, "--seed", 1)
+    model = load_model(tmp_path / "fast")
+    assert (model.sde, model.epsilon, model.T, model.shape) == (problem.sde, problem.epsilon, 0.45, (1, SIZE, SIZE))
+    t = torch.tensor([problem.epsilon, 0.0123456, 0.3, 0.45], dtype=torch.float64)
+    x = torch.randn(4, problem.d, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ours = problem.score(x.expand(2, -1, -1), t.expand(2, -1))[1]
+    assert torch.allclose(model.score(x, t), ours, rtol=1e-5, atol=1e-5 * ours.abs().max().item())
+    index = model.clock.index(t)
+    assert index[0].item() == pytest.approx(0, abs=1e-3)
+    assert index[-1].item() == pytest.approx(999, abs=1e-3)
+
+
+def test_an_exported_cell_that_does_not_name_its_sde_is_refused(tmp_path: Path) -> None:
+    cell, _ = trained(tmp_path / "results")
+    exported(cell, tmp_path / "fast")
+    path = tmp_path / "fast" / "unet" / "config.json"
+    settings = json.loads(path.read_text())
+    for clock in ({}, {"sde": "os.system", "options": {}, "epsilon": 1e-5, "T": 1}):
+        path.write_text(json.dumps(settings | {"clock": clock}))
+        with pytest.raises(BadModel, match="does not name the SDE"):
+            load_model(tmp_path / "fast")

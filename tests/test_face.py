@@ -15,7 +15,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 import difftime as dt
 from difftime.diffusion.mixture import Mixture, nodes
-from difftime.diffusion.sde import SDE, VE
+from difftime.diffusion.sde import DIFFUSIONS, SDE, VarianceExploding
 from difftime.support.streams import stream
 
 T = 0.4
@@ -75,6 +75,11 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert name == "__version__" or getattr(dt, name).__doc__
     with pytest.raises(AttributeError, match="nothing"):
         dt.nothing  # noqa: B018
+
+
+def test_every_diffusion_of_a_study_is_public() -> None:
+    kinds = {make for make in DIFFUSIONS.values() if isinstance(make, type)}
+    assert kinds <= {getattr(dt, name) for name in dt.__all__}
 
 
 def test_type_checkers_see_the_same_names() -> None:
@@ -218,7 +223,7 @@ def test_the_ode_of_the_exact_score_has_the_density_of_a_gaussian(sde: SDE, kind
     # the flow maps x to m_T + A (x - m), A along the axes of the covariance
     ratio = (end.variances / begin.variances).sqrt()[0]
     y = end.mean + ((x - begin.mean) @ begin.axes[0] * ratio) @ begin.axes[0].mT
-    variance = sde.variance(torch.tensor(T).double()) if isinstance(sde, VE) else torch.ones(())
+    variance = sde.variance(torch.tensor(T).double()) if isinstance(sde, VarianceExploding) else torch.ones(())
     standard = MultivariateNormal(torch.zeros(2).double(), variance.double() * torch.eye(2).double())
     expected = (end if kind == "full" else standard).log_prob(y) + ratio.log().sum()
     assert torch.allclose(q.log_q.values, expected, atol=1e-5)
@@ -506,7 +511,7 @@ def test_a_longer_trained_score_may_be_asked_later() -> None:
     assert math.isfinite(e.elbo.mean)
 
 
-@pytest.mark.parametrize("change", [{"T": 0.5}, {"sde": VE()}, {"data": pixels(8, (1, 4, 5))}])
+@pytest.mark.parametrize("change", [{"T": 0.5}, {"sde": dt.VE()}, {"data": pixels(8, (1, 4, 5))}])
 def test_a_p_noise_of_another_kind_of_x_is_refused(change: dict) -> None:
     made = dt.p_noise(**{"kind": "matched", "sde": dt.VP(), "T": T, "data": pixels()} | change)
     for measure in (dt.elbo, dt.log_likelihood):

@@ -31,7 +31,6 @@ from difftime.figures.fig3 import by_parameters
 from difftime.figures.fig4 import times
 from difftime.figures.images import COUNT, strips
 from difftime.figures.learning import STRETCHES, smoothed
-from difftime.figures.levels import LINES, over_seeds
 from difftime.figures.settings import FigureSettings
 from difftime.figures.table1 import PAPER, RISE
 from difftime.figures.tradeoff import RING
@@ -229,30 +228,39 @@ def steps() -> pd.DataFrame:
     return frame("steps", rows)
 
 
-def levels() -> pd.DataFrame:
-    rows = []
-    for cell in cells(seed=range(SEEDS), p_noise=("standard",)):
-        T, sure = cell["T"], math.exp(0.1 * noise(cell["sde"], cell["T"], cell["seed"]))
-        for low in range(-12, math.ceil(10 * T), 2):
-            excess = 0.01 * (1 + T) * sure * math.exp(-0.05 * (low + 2) ** 2)
-            known = {"error": 1 / (1 + math.exp(low)) + excess, "error_se": 0.0, "excess": excess, "excess_se": 0.0}
-            rows.append(cell | known | {"low": low, "high": low + 2.0, "epsilon": 1e-5, "weighting": "likelihood"})
-    return frame("levels", rows)
-
-
 FACTORY: dict[str, Callable[[], pd.DataFrame]] = {
     "samples": samples, "summary": summary, "histogram": histogram, "optimum": optimum, "prediction": prediction,
     "table1": table1, "images": images, "history": history, "tradeoff": tradeoff, "steps": steps,
-    "levels": levels,
 }  # fmt: skip
+
+
+def usual(table: str) -> pd.DataFrame:
+    """Numbers that say nothing, for the figures whose own numbers are tested beside what they measure."""
+    names = {column.name for column in TABLES[table]}
+    several = {"p_noise": STARTS, "seed": range(SEEDS), "sampler": ("sde", "ode")}
+    keys = {key: values for key, values in several.items() if key in names}
+    numbers = [column.name for column in TABLES[table] if column.type == "float64"]
+    return frame(table, [
+        {name: 0.5 * math.exp(0.1 * noise(name, *cell.values())) for name in numbers}
+        | cell | {"seeds": SEEDS, "epsilon": 1e-5}
+        for cell in cells(**{"p_noise": ("standard",)} | keys)
+    ])  # fmt: skip
+
+
 FIGURES = tuple(REGISTRY)
 IMAGE_FIGURES = ("table1", "images", "learning")
 TOY_FIGURES = tuple(name for name in FIGURES if name not in IMAGE_FIGURES)
 
 
+def table_of(name: str) -> pd.DataFrame:
+    """The synthetic table of a figure."""
+    table = REGISTRY[name].table
+    return FACTORY[table]() if table in FACTORY else usual(table)
+
+
 def rows_of(name: str, net: str | None = "mlp-32x2") -> pd.DataFrame:
-    """The synthetic table of a figure, restricted to one network as the pipeline does."""
-    table = FACTORY[REGISTRY[name].table]()
+    """The same, restricted to one network as the pipeline does."""
+    table = table_of(name)
     return table[table.net == net] if REGISTRY[name].each_net and name not in IMAGE_FIGURES else table
 
 
@@ -317,7 +325,6 @@ UNITS = {
     "sensitivity": ["diffusion time $T^*$"],
     "noises": ["[nats]", "diffusion time"],
     "prediction": ["[nats]", "diffusion time"],
-    "levels": ["per dimension [1]", "noise level"],
     "table1": ["bits per dimension", "NFE [1]", "diffusion time"],
     "images": [],
     "learning": ["[nats per image]", "training step"],
@@ -330,7 +337,7 @@ def test_axes_carry_units_and_panels_name_their_sde(pictures: dict[str, Figure],
     axes = [one for one in pictures[name].axes if one.get_visible()]
     labels = " ".join(one.get_xlabel() + one.get_ylabel() for one in axes)
     titles = " ".join(one.get_title(place) for one in axes for place in ("left", "center")).casefold()
-    assert all(unit in labels for unit in UNITS[name])
+    assert all(unit in labels for unit in UNITS.get(name, ["["]))
     assert "vp" in titles
     assert "ve" in titles
 
@@ -371,9 +378,16 @@ def test_a_kind_of_sde_has_one_line_style_whatever_the_user_calls_it(pictures: d
             expected = {"vp": "-", "ve": "--"}.get(axes.get_title("left"))
             assert expected is None or {line.get_linestyle() for line in curves(axes)} == {expected}
     assert style.line_style("fast", SETTINGS) == style.line_style("vp", SETTINGS) == "-"
-    assert len({str(kind.line_style) for kind in style.KINDS.values()}) == len(style.KINDS)
     titles = [style.sde_title(sde, SETTINGS) for sde in ("vp", "ve", "sub-vp", "fast", "ve-2")]
-    assert titles == ["vp", "ve", "sub-vp", "fast (VP)", "ve-2 (VE, geometric)"]
+    assert titles == ["vp", "ve", "sub-vp", "fast (VP)", "ve-2 (VE-geometric)"]
+
+
+def test_kinds_of_sde_have_different_line_styles_also_those_that_have_none_of_their_own() -> None:
+    others = ("cosine-vp", "of-model", "tabulated", "ve-linear")
+    settings = FigureSettings(sdes={kind: kind for kind in (*style.LINE_STYLES, *others)})
+    looks = [style.line_style(kind, settings) for kind in settings.sdes]
+    assert len({*looks}) == len(looks) == 8
+    assert [style.kind_title(kind) for kind in others] == ["cosine-VP", "of-model", "tabulated", "VE-linear"]
 
 
 def test_fig1_shows_the_median_and_the_quantiles_averaged_over_seeds(pictures: dict[str, Figure]) -> None:
@@ -521,23 +535,6 @@ def test_steps_shows_every_sampler_beside_many_evaluations_a_row_per_sde_and_p_n
             assert list(line.get_ydata()) == own[own.sampler == sampler].wasserstein1.to_list()
         assert f"{p_noise}, NFE ≤ {budget}" in words(figure)
     assert legend_of(figure) >= {look.label for look in style.FEW_STEPS.values()} | {"many evaluations: RK45"}
-
-
-def test_levels_shows_the_excess_of_a_known_density_and_the_error_of_images() -> None:
-    for settings, column in ((SETTINGS, "excess"), (OF_IMAGES, "error")):
-        figure, table = drawn("levels", settings=settings), levels()
-        for sde, axes in zip(SDES, figure.axes, strict=True):
-            shown = {line.get_label(): line for line in curves(axes)}
-            assert len(shown) == LINES
-            for T in (TIMES[0], TIMES[-1]):
-                own = table[(table.sde == sde) & (table["T"] == T)].groupby("low")[column]
-                assert shown[f"$T = {T:g}$"].get_ydata() == pytest.approx(own.mean().to_numpy())
-                assert [*shown[f"$T = {T:g}$"].get_xdata()] == [*own.mean().index + 1]
-
-
-def test_levels_of_a_single_seed_have_the_errors_over_its_images() -> None:
-    one = levels().query("seed == 0 and sde == 'vp'").assign(error_se=0.25)
-    assert (over_seeds(one[one["T"] == 0.6], "error").se == 0.25).all()
 
 
 def test_steps_marks_a_sampler_that_misses_by_far_and_says_when_it_takes_fewer() -> None:
@@ -963,7 +960,7 @@ def test_a_study_without_rows_for_a_figure_has_words_in_its_place(tmp_path: Path
 def write(name: str, folder: Path, settings: FigureSettings = SETTINGS) -> dict[str, bytes]:
     """The files of a figure by their suffix, as the pipeline writes them."""
     table, output = folder / f"{REGISTRY[name].table}.parquet", folder / f"{name}.pdf"
-    parquet.save(FACTORY[REGISTRY[name].table](), REGISTRY[name].table, table)
+    parquet.save(table_of(name), REGISTRY[name].table, table)
     figures.draw(name, table, output, settings, "toy", "mlp-32x2" if REGISTRY[name].each_net else None)
     return {path.suffix: path.read_bytes() for path in folder.glob(f"{name}.*")}
 
@@ -1078,6 +1075,6 @@ def test_every_figure_of_the_registry_has_a_module_and_a_table() -> None:
 def test_what_is_said_above_a_narrow_panel_is_broken_between_words() -> None:
     panels = Figure(figsize=(6.75, 2)).subplots(1, 3)
     said = ["$T^*$: standard none: too few finite times", "full none: too few finite times"]
-    style.heading(panels[0], "geo (VE, geometric)", said)
+    style.heading(panels[0], "geo (VE-geometric)", said)
     (shown,) = (text.get_text() for text in panels[0].texts)
     assert shown.split() == ", ".join(said).split()

@@ -12,6 +12,7 @@ from difftime.images.pixels import SCALE
 from difftime.measures.quality import (
     DIRECTIONS,
     REPRESENTATIVES,
+    compared,
     histogram,
     histogram_edges,
     median_log_prob,
@@ -25,6 +26,7 @@ from difftime.measures.quality import (
     wasserstein1_floor,
 )
 from difftime.support.streams import stream
+from difftime.tables.schema import TABLES
 
 
 def test_quantiles_invert_the_distribution_function(toy: Mixture) -> None:
@@ -174,3 +176,16 @@ def test_too_few_training_images_have_no_floor_and_a_single_set_no_error() -> No
     floor, se = perfect_sliced_wasserstein1(train, test, 10)
     assert floor > 0
     assert math.isnan(se)
+
+
+def test_samples_are_compared_seed_by_seed_by_the_columns_of_their_table(toy: Mixture) -> None:
+    x = toy.sample(200, stream("x")).reshape(2, 100, 1)
+    x[1, 0] = math.nan
+    shares, truth = mode_shares(x, toy), true_shares(toy)
+    whole, broken = compared(x, toy, shares, truth)
+    assert compared(x[:1], toy, shares[:1], truth) == [whole]
+    assert whole.keys() <= {column.name for column in TABLES["samples"]}
+    assert all(math.isfinite(value) for value in whole.values())
+    assert (whole["finite"], broken["finite"]) == (1.0, 0.99)
+    assert math.isnan(broken["wasserstein1"])
+    assert whole["share_first"] == pytest.approx(truth[0].item(), abs=4 * math.sqrt(0.3 * 0.7 / 100))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.integrate import quad, solve_ivp
 
-from difftime.diffusion.sde import SDE, VE, VP, Gaussian, SubVP, matched_noise, standard_noise
+from difftime.diffusion.sde import SDE, VE, VP, Gaussian, SubVP, VarianceExploding, matched_noise, standard_noise
 
 
 def at(t: float) -> torch.Tensor:
@@ -113,9 +113,9 @@ def test_matched_noise_has_the_moments_of_diffused_data(sde: SDE) -> None:
     assert abs(x.var() / noise.variance - 1).item() < 4 * math.sqrt(2 / len(x))
 
 
-def test_standard_noise_is_the_kernel_from_the_origin_for_ve_and_unit_for_all_others(sde: SDE) -> None:
+def test_standard_noise_is_the_kernel_from_the_origin_without_a_drift_and_unit_for_all_others(sde: SDE) -> None:
     noise = standard_noise(sde, 0.7, (3,))
-    expected = sde.variance(at(0.7)).item() if isinstance(sde, VE) else 1.0
+    expected = sde.variance(at(0.7)).item() if isinstance(sde, VarianceExploding) else 1.0
     assert noise.variance.tolist() == pytest.approx([expected] * 3)
     assert noise.mean.tolist() == [0, 0, 0]
 

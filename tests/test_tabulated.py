@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from difftime.diffusion.sde import SDE, VP, SubVP
+from difftime.diffusion.sde import SDE, VE, VP, SubVP
 from difftime.diffusion.tabulated import Tabulated
 from difftime.study.cell import build_sde
-from difftime.study.settings import SubVPSettings, TabulatedSettings
+from difftime.study.settings import SDESettings
+from difftime.study.settings.sdes import (
+    SubVPSettings,
+    TabulatedSettings,
+    VEExponentialSettings,
+    VEGeometricSettings,
+)
 
 TABLES = {
     "linear": Tabulated.linear(),
@@ -104,10 +110,12 @@ def test_two_tables_tell_themselves_apart() -> None:
     ("settings", "sde"),
     [
         (SubVPSettings(beta_min=0.2, beta_max=10.0), SubVP(0.2, 10.0)),
+        (VEExponentialSettings(base=20.0), VE.exponential(20.0)),
+        (VEGeometricSettings(sigma_min=0.1, sigma_max=9.0, from_zero=False), VE(0.1, 9.0, from_zero=False)),
         (TabulatedSettings(), Tabulated.cosine()),
         (TabulatedSettings(schedule="linear", steps=500), Tabulated.linear(500)),
         (TabulatedSettings(schedule="scaled-linear"), Tabulated.scaled_linear()),
     ],
 )
-def test_settings_become_their_diffusion(settings: SubVPSettings | TabulatedSettings, sde: SDE) -> None:
+def test_settings_become_their_diffusion(settings: SDESettings, sde: SDE) -> None:
     assert build_sde(settings) == sde

@@ -51,27 +51,27 @@ def findings() -> str:
     return markdown_rows(header, rows) + "\n" + verdict(read(TOY / "bounds.parquet", "bounds"))
 
 
-def table1() -> str:
+def table1(results: Path = RESULTS) -> str:
     from difftime.tables.paper import texts
 
-    return texts(of_every_data("table1"))[".md"]
+    return texts(of_every_data("table1", results))[".md"]
 
 
-def cheapest() -> str:
+def cheapest(results: Path = RESULTS) -> str:
     from difftime.optimum.cheapest import texts
 
-    return texts(of_every_data("cheapest"))[".md"]
+    return texts(of_every_data("cheapest", results))[".md"]
 
 
-def of_every_data(table: str) -> pd.DataFrame:
+def of_every_data(table: str, results: Path) -> pd.DataFrame:
     """The rows of all data sets that have such a table, in the order of the study."""
     import pandas as pd
 
     from difftime.study.settings import study_in
     from difftime.tables.parquet import read
 
-    cells = study_in(RESULTS).cells()
-    places = [RESULTS / "tables" / name for name in cells.datasets() if table in cells.tables(name)]
+    cells = study_in(results).cells()
+    places = [results / "tables" / name for name in cells.datasets() if table in cells.tables(name)]
     return pd.concat([read(place / f"{table}.parquet", table) for place in places], ignore_index=True)
 
 

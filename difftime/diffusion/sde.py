@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -166,8 +167,24 @@ class SubVP(LinearBeta, Damped):
         return self.time_of_integral(torch.where(noise_level > 80, noise_level, B))
 
 
+class VarianceExploding(SDE):
+    """f = 0, hence alpha_t = 1."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    def drift_divergence(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def noise_level(self, t: Tensor) -> Tensor:
+        return self.variance(t).log()
+
+
 @dataclass(frozen=True)
-class VE(SDE):
+class VE(VarianceExploding):
     """Variance exploding: f = 0, g² = d sigma_t²/dt, with sigma_t growing geometrically to sigma_max at t = 1.
 
     Two conventions are in print. `from_zero=True`: sigma_t² = sigma_min² (r^{2t} - 1), with r = sigma_max / sigma_min,
@@ -196,9 +213,6 @@ class VE(SDE):
         """ln(sigma_max / sigma_min)."""
         return math.log(self.sigma_max / self.sigma_min)
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
     def variance(self, t: Tensor) -> Tensor:
         exponent = 2 * self.log_ratio * t
         return self.sigma_min**2 * (torch.expm1(exponent) if self.from_zero else torch.exp(exponent))
@@ -206,18 +220,18 @@ class VE(SDE):
     def diffusion_squared(self, t: Tensor) -> Tensor:
         return 2 * self.log_ratio * self.sigma_min**2 * torch.exp(2 * self.log_ratio * t)
 
-    def drift(self, x: Tensor, t: Tensor) -> Tensor:
-        return torch.zeros_like(x)
-
-    def drift_divergence(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t)
-
-    def noise_level(self, t: Tensor) -> Tensor:
-        return self.variance(t).log()
-
     def time(self, noise_level: Tensor) -> Tensor:
         scaled = torch.exp(noise_level) / self.sigma_min**2
         return (torch.log1p(scaled) if self.from_zero else torch.log(scaled)) / (2 * self.log_ratio)
+
+
+DIFFUSIONS: dict[str, Callable[..., SDE]] = {
+    "vp": VP,
+    "sub-vp": SubVP,
+    "ve-exponential": VE.exponential,
+    "ve-geometric": VE,
+}
+"""What makes a diffusion of a formula, by its kind in a study, from the keys that the study's settings of it have."""
 
 
 class Noise(ABC):
@@ -283,9 +297,9 @@ class Gaussian(Noise):
 
 
 def standard_noise(sde: SDE, T: float, shape: tuple[int, ...]) -> Gaussian:
-    """The usual p_noise: centred on 0, with the variance that x_T has given x_0 = 0 for VE, and 1 for all others."""
+    """The usual p_noise: centred on 0, with the variance of x_T given x_0 = 0 for VE of any kind, and 1 for others."""
     variance = torch.ones(shape, dtype=torch.float64)
-    if isinstance(sde, VE):
+    if isinstance(sde, VarianceExploding):
         variance = variance * sde.variance(torch.tensor(T, dtype=torch.float64))
     return Gaussian(mean=torch.zeros(shape, dtype=torch.float64), variance=variance)
 

@@ -33,7 +33,7 @@ EDGE = "edge of the times studied, no optimum inside"
 
 def family(kind: str) -> str:
     """VP, sub-VP or VE, of a kind of SDE."""
-    return "VE" if kind.startswith("ve-") else style.KINDS[kind].title if kind in style.KINDS else kind
+    return "VE" if kind.startswith("ve-") else style.kind_title(kind)
 
 
 def by_best_method(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ its border, a value that is not finite as a cross there, a panel without any val
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,14 +46,6 @@ class Look:
     marker: str
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How one kind of SDE appears."""
-
-    title: str
-    line_style: LineStyle
-
-
 _BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, *_ = seaborn.color_palette("colorblind").as_hex()
 INK = "#262626"
 GREY = "#757575"
@@ -82,13 +75,9 @@ P_NOISES = {
     "mixture": Look(r"mixture $p_\mathrm{noise}$", _PURPLE, "s"),
     "flow": Look(r"flow $p_\mathrm{noise}$", _ORANGE, "v"),
 }
-KINDS = {
-    "vp": Kind("VP", "-"),
-    "sub-vp": Kind("sub-VP", "-."),
-    "ve-exponential": Kind("VE, exponential", "--"),
-    "ve-geometric": Kind("VE, geometric", (0, (1, 1))),
-}
-_OTHER_STYLE = (0, (5, 1, 1, 1, 1, 1))
+LINE_STYLES: dict[str, LineStyle] = {"vp": "-", "sub-vp": "-.", "ve-exponential": "--", "ve-geometric": (0, (1, 1))}
+OTHER_STYLES = ((0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (5, 1, 1, 1)), (0, (3, 4)))
+"""Of other kinds of SDE, which have one each in a study of at most so many of them."""
 OPTIMUM = Look("$T^*$ with bootstrap interval", _PURPLE, "")
 OPTIMUM_TEXT = "#9c4a8c"
 """The same hue, dark enough to be read."""
@@ -114,15 +103,20 @@ def networks(names: Sequence[str]) -> dict[str, Look]:
 
 
 def line_style(sde: str, settings: FigureSettings) -> LineStyle:
-    """The line style of an SDE's kind, in all figures."""
-    kind = KINDS.get(settings.sdes[sde])
-    return kind.line_style if kind else _OTHER_STYLE
+    """The line style of an SDE's kind, in all figures of a data set."""
+    kind, others = settings.sdes[sde], sorted({*settings.sdes.values()} - LINE_STYLES.keys())
+    return LINE_STYLES.get(kind) or OTHER_STYLES[others.index(kind) % len(OTHER_STYLES)]
+
+
+def kind_title(kind: str) -> str:
+    """A kind of SDE in writing: sub-VP, VE-geometric, tabulated."""
+    return re.sub(r"\bv[pe]\b", lambda found: found[0].upper(), kind)
 
 
 def sde_title(sde: str, settings: FigureSettings) -> str:
     """The SDE as the user named it, and its kind where the name does not begin to say it: ve; fast (VP)."""
     kind = settings.sdes[sde]
-    return sde if kind.startswith(sde.casefold()) else f"{sde} ({KINDS[kind].title if kind in KINDS else kind})"
+    return sde if kind.startswith(sde.casefold()) else f"{sde} ({kind_title(kind)})"
 
 
 def sdes_of(frame: pd.DataFrame) -> list[str]:

@@ -152,6 +152,31 @@ def median_log_prob(p: Mixture) -> float:
     return p.log_prob(representatives(p)).median().item()
 
 
+def compared(
+    x: Float[Tensor, "seeds n d"], p: Mixture, shares: Float[Tensor, "seeds components"],
+    truth: Float[Tensor, " components"],
+) -> list[dict[str, float]]:  # fmt: skip
+    """How good the samples of each seed are, by the columns of the table `samples`; NaN for what is not known.
+
+    `shares` and `truth` are those of the modes.
+    """
+    log_p = p.log_prob(x)
+    low, median, high = torch.quantile(log_p, torch.tensor([0.025, 0.5, 0.975], dtype=torch.float64), dim=1)
+    distance, floor, typical = wasserstein1(x, p), wasserstein1_floor(p, x.shape[1]), median_log_prob(p)
+    return [
+        {
+            "log_p_data_median": median[seed].item(), "log_p_data_median_p_data": typical,
+            "log_p_data_q025": low[seed].item(), "log_p_data_q975": high[seed].item(),
+            "log_p_data_mean": log_p[seed].mean().item(),
+            "log_p_data_mean_se": log_p[seed].std().item() / math.sqrt(x.shape[1]),
+            "finite": x[seed].isfinite().all(-1).double().mean().item(),
+            "wasserstein1": distance[seed].item(), "wasserstein1_floor": floor,
+            "share_first": shares[seed, 0].item(), "share_first_p_data": truth[0].item(),
+        }
+        for seed in range(len(x))
+    ]  # fmt: skip
+
+
 def histogram_edges(p: Mixture, bins: int) -> Float[Tensor, " edges"]:
     """Equal bins over a one-dimensional density: from quantile 1e-4 to 1 - 1e-4, and a quarter more on each side."""
     low, high = quantiles(p, torch.tensor([1e-4, 1 - 1e-4], dtype=torch.float64)).tolist()

@@ -1,4 +1,4 @@
-"""Models saved by diffusers: an unconditional `UNet2DModel` with its scheduler's settings.
+"""Models saved by diffusers: an unconditional `UNet2DModel` with its scheduler's settings, or an exported cell.
 
 The folder is a pipeline's (unet/ and scheduler/), or holds config.json, the weights and scheduler_config.json itself.
 The input of a DDPM's network is an index. The index of a time has the same noise level as the time, and may lie between
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from difftime.diffusion.sde import SDE, VE, VP, expand
 from difftime.diffusion.tabulated import Tabulated
 from difftime.images.pixels import CENTRED, UNIT, Scale
+from difftime.models.exported_cell import KIND, read_exported
 from difftime.models.foreign import BadModel, Clock, ForeignModel, NoiseScore, square
 from difftime.support.extras import lacks
 from difftime.support.torchvision import cure_torchvision
@@ -38,11 +39,13 @@ def read_diffusers(folder: Path, scale: Scale | None = None) -> ForeignModel:
     """
     unet, scheduler = _parts(folder)
     config, settings = _json(unet / "config.json"), _json(scheduler)
+    if config.get("_class_name") == KIND:
+        cell = _load(unet, import_cell_unet())
+        return read_exported(
+            folder, config, cell, schedule(settings, folder)[1], scale, _digest(unet, config, settings)
+        )
     shape = _check(folder, config)
-    network = _load(unet, config)
-    digest = hashlib.sha256(json.dumps([config, settings], sort_keys=True).encode())
-    for path in sorted(unet.glob("*.safetensors")):
-        digest.update(path.read_bytes())
+    network = _load(unet, import_unet())
     if settings.get("_class_name") == "ScoreSdeVeScheduler":
         sde, epsilon, T, table, noise = _score_sde_ve(network, settings)
     else:
@@ -57,8 +60,17 @@ def read_diffusers(folder: Path, scale: Scale | None = None) -> ForeignModel:
         noise = IndexedNoise(network, clock, _prediction(settings, folder), shape[0])
     return ForeignModel(
         name=folder.resolve().name, score=NoiseScore(noise, sde, shape), sde=sde, epsilon=epsilon, T=T, shape=shape,
-        scale=scale or (CENTRED if table else UNIT), clock=Clock(sde, table), net=network, digest=digest.hexdigest(),
+        scale=scale or (CENTRED if table else UNIT), clock=Clock(sde, table), net=network,
+        digest=_digest(unet, config, settings),
     )  # fmt: skip
+
+
+def _digest(unet: Path, config: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Of the weights and of both settings."""
+    digest = hashlib.sha256(json.dumps([config, settings], sort_keys=True).encode())
+    for path in sorted(unet.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -190,6 +202,10 @@ def _check(folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
             f"{folder}: the network has a learned embedding for every index (time_embedding_type: learned), and knows "
             "nothing of the noise levels between them."
         )
+    if (outputs := config.get("out_channels", 3)) not in (inputs := config.get("in_channels", 3), 2 * inputs):
+        raise BadModel(
+            f"{folder}: {outputs} channels come out where {inputs} go in: neither a noise nor one with a range."
+        )
     size = config.get("sample_size")
     if not size:
         raise BadModel(f"{folder}: config.json does not say the size of the images (sample_size).")
@@ -197,8 +213,8 @@ def _check(folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
     return square(config.get("in_channels", 3), height, width, str(folder))
 
 
-def _load(unet: Path, config: dict[str, Any]) -> nn.Module:
-    """The network, in eval mode and without gradients of its weights."""
+def _load(unet: Path, kind: Any) -> Any:
+    """The network, of a class of diffusers or of ours, in eval mode and without gradients of its weights."""
     if not list(unet.glob("*.safetensors")):
         pickled = [path.name for path in (*unet.glob("*.bin"), *unet.glob("*.pt"), *unet.glob("*.ckpt"))]
         raise BadModel(
@@ -206,19 +222,14 @@ def _load(unet: Path, config: dict[str, Any]) -> nn.Module:
             + (f", but {pickled[0]}, a pickle, which can execute code when it is read" if pickled else "")
             + ". Save it anew by `save_pretrained(..., safe_serialization=True)`."
         )
-    UNet2DModel = import_unet()
     try:
-        network, found = UNet2DModel.from_pretrained(
+        network, found = kind.from_pretrained(
             unet, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )
     except Exception as error:  # damaged weights, wrong settings: diffusers fails in many ways
-        raise BadModel(f"{unet} cannot be read as a UNet2DModel: {error}") from error
+        raise BadModel(f"{unet} cannot be read as a {kind.__name__}: {error}") from error
     if missing := [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]:
         raise BadModel(f"{unet}: the weights are not those of config.json; {missing[0]} and others do not match.")
-    if (outputs := config.get("out_channels", 3)) not in (inputs := config.get("in_channels", 3), 2 * inputs):
-        raise BadModel(
-            f"{unet}: {outputs} channels come out where {inputs} go in: neither a noise nor one with a range."
-        )
     return network.float().eval().requires_grad_(False)
 
 
@@ -231,3 +242,11 @@ def import_unet() -> Any:
         raise BadModel(lacks("A model of diffusers", error, "models")) from error
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     return UNet2DModel
+
+
+def import_cell_unet() -> Any:
+    """Our own network in the form of diffusers. Raises BadModel if diffusers is not installed."""
+    import_unet()
+    from difftime.models.early_start.cell_unet import CellUNet
+
+    return CellUNet

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from difftime import __version__
 from difftime.diffusion.p_noise import FullGaussian
 from difftime.diffusion.sde import Gaussian, Noise
 from difftime.measures.few_steps import ddim, dpm_solver_2m
@@ -44,7 +45,9 @@ class EarlyStart:
     def at(cls, model: ForeignModel, T: float, noise: Noise) -> EarlyStart:
         """`noise` is p_noise at the time `T`. Raises BadModel if the model or p_noise cannot be exported."""
         if not isinstance(model.score, NoiseScore) or not isinstance(model.score.noise, IndexedNoise):
-            raise BadModel(f"{model.name} is not a DDPM of diffusers: only such a model can be exported so far.")
+            raise BadModel(
+                f"{model.name} is not a DDPM of diffusers: only such a model can be exported, or a cell of a study."
+            )
         if not isinstance(noise, Gaussian | FullGaussian):
             raise BadModel(f"A p_noise that is a {type(noise).__name__} cannot be exported: take a Gaussian one.")
         if not model.epsilon < T <= model.T * (1 + 1e-9):
@@ -158,7 +161,7 @@ def save_prior(
 
 def model_card(name: str, begins: str, rows: dict[str, str]) -> str:
     """The README.md of the folder: its use, and what was measured."""
-    rows = rows | {package: version(package) for package in ("difftime", "diffusers", "torch")}
+    rows = rows | {"difftime": __version__} | {package: version(package) for package in ("diffusers", "torch")}
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""# {name}, from an early start
 

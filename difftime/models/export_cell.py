@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +26,7 @@ from difftime.images import pixel_prior, pixels
 from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import CENTRED, Scale
 from difftime.measures.few_steps import level_times
-from difftime.models.diffusers_folder import import_unet
+from difftime.models.diffusers_folder import import_cell_unet
 from difftime.models.export import in_words, model_card, new_folder, save_index, save_prior, write_json
 from difftime.models.foreign import BadModel, Clock
 from difftime.training.nets import ncsnpp
@@ -64,7 +64,7 @@ def export_cell(
     model: CellModel, T: float, noise: Gaussian | FullGaussian, folder: Path, card: Mapping[str, str]
 ) -> None:
     """Write the folder, whole or not at all; `noise` is p_noise at T. Raises BadModel if `folder` exists."""
-    import_unet()
+    import_cell_unet()
     from difftime.models.early_start import cell_unet
 
     times = model.times(T)
@@ -72,7 +72,11 @@ def export_cell(
     prior = model.score.prior
     known = {"black": prior.black, "white": prior.white} if isinstance(prior, PixelPrior) else {}
     variance = {"data_variance": model.score.data_variance} if model.score.scale_input else {}
-    unet = cell_unet.CellUNet(model.shape[0], model.shape[1], **model.options, indices=INDICES, **known, **variance)
+    options = asdict(model.sde)  # type: ignore[call-overload]  # every SDE is a dataclass
+    clock = {"sde": type(model.sde).__name__, "options": options, "epsilon": model.epsilon, "T": T}
+    unet = cell_unet.CellUNet(
+        model.shape[0], model.shape[1], **model.options, indices=INDICES, clock=clock, **known, **variance
+    )
     unet.net.load_state_dict(model.net.state_dict())
     unet.table = torch.stack([times, alpha, sigma], 1).float()
     with new_folder(folder) as whole:
@@ -85,8 +89,8 @@ def export_cell(
         scale = Scale(CENTRED.start / first, CENTRED.width / first)
         save_prior(whole / "prior", noise, model.shape, scale, INDICES - 1, last)
         save_index(whole, ["diffusers", "DDPMScheduler"], ["cell_unet", "CellUNet"])
-        clock = Clock(model.sde, None)
-        rows = {"start": clock.words(T), "end": clock.words(model.epsilon), "p_noise": in_words(noise)}
+        when = Clock(model.sde, None)
+        rows = {"start": when.words(T), "end": when.words(model.epsilon), "p_noise": in_words(noise)}
         begins = (
             f"The reverse diffusion begins at T = {T:g} from a Gaussian p_noise. That is index {INDICES - 1}, the last "
             "one.\nThe network, NCSN++ of continuous time, is in `unet/cell_unet.py`."

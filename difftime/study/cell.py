@@ -37,7 +37,15 @@ from difftime.diffusion.p_noise import (
     tensors,
 )
 from difftime.diffusion.score import NetScore, Score
-from difftime.diffusion.sde import SDE, VE, VP, Gaussian, Noise, SubVP, matched_noise, standard_noise
+from difftime.diffusion.sde import (
+    DIFFUSIONS,
+    SDE,
+    Gaussian,
+    Noise,
+    VarianceExploding,
+    matched_noise,
+    standard_noise,
+)
 from difftime.diffusion.tabulated import Tabulated
 from difftime.images.kinds import KINDS
 from difftime.images.pixel_prior import PixelPrior
@@ -57,10 +65,7 @@ from difftime.study.settings import (
     OfModelSettings,
     PretrainedSettings,
     SDESettings,
-    SubVPSettings,
     TabulatedSettings,
-    VEExponentialSettings,
-    VPSettings,
 )
 from difftime.support.files import expanded
 from difftime.support.streams import stream
@@ -236,16 +241,10 @@ def build_sde(settings: SDESettings) -> SDE:
     """Raises BadSettings for the SDE of a pretrained network, which is in the files of the model."""
     if isinstance(settings, OfModelSettings):
         raise BadSettings("An SDE of kind of-model is known from the files of a pretrained network alone.")
-    if isinstance(settings, VPSettings):
-        return VP(settings.beta_min, settings.beta_max)
-    if isinstance(settings, SubVPSettings):
-        return SubVP(settings.beta_min, settings.beta_max)
     if isinstance(settings, TabulatedSettings):
         tables = {"linear": Tabulated.linear, "scaled-linear": Tabulated.scaled_linear, "cosine": Tabulated.cosine}
         return tables[settings.schedule](settings.steps)
-    if isinstance(settings, VEExponentialSettings):
-        return VE.exponential(settings.base)
-    return VE(settings.sigma_min, settings.sigma_max, settings.from_zero)
+    return DIFFUSIONS[settings.kind](**settings.model_dump(exclude={"kind", "epsilon"}))
 
 
 def build_mixture(settings: MixtureSettings) -> Mixture:
@@ -314,7 +313,7 @@ def build(
         images, place = read_images(cell.data, data_dir), torch.device(device)
         check_batch(images, cell.training.batch)
         nets = image_nets(network, images, seeds, precision or usable(network.precision, place), place)
-        scale = isinstance(sde, VE) if network.scale_input is None else network.scale_input
+        scale = isinstance(sde, VarianceExploding) if network.scale_input is None else network.scale_input
         variance = mean_variance(images.train) if scale else 1.0
         prior = PixelPrior.of(images.train) if network.pixel_prior else None
         score = NetScore(nets, sde, "noise", scale_input=scale, data_variance=variance, prior=prior)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from builders import TOY, frame
 from of_images import SIZE, read
 from torch import Tensor
 
 from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.score import ExactScore
 from difftime.diffusion.sde import SDE, VP, standard_noise
+from difftime.figures.levels import LINES, draw, over_seeds
+from difftime.figures.settings import FigureSettings
 from difftime.measures.elbo import Integrands, integrands, path_terms
 from difftime.measures.image_elbo import image_elbo, over_images
 from difftime.measures.levels import WIDTH, boundaries, density_levels, image_levels
@@ -139,3 +143,32 @@ def test_the_levels_in_the_table_sum_to_I_of_the_table_of_the_elbo(measured: Pat
     assert whole[elbo.index].to_numpy() == pytest.approx(elbo.I.to_numpy())
     assert rows[["excess", "excess_se"]].isna().all(axis=None)
     assert (rows.error_se > 0).all()
+
+
+TIMES = (0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0)
+
+
+def table(seeds: int = 3) -> pd.DataFrame:
+    """Every T from lambda = -12 to 10 T."""
+    return frame("levels", [
+        TOY | {"T": T, "seed": seed, "low": low, "high": low + 2, "error": T + seed - low, "excess": 100 * T + seed}
+        for T in TIMES for seed in range(seeds) for low in range(-12, int(10 * T), 2)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "column"), [("mixture", "excess"), ("mnist", "error")])
+def test_the_figure_shows_the_excess_of_a_known_density_and_the_error_of_images(kind: str, column: str) -> None:
+    rows, figure = table(), draw(table(), FigureSettings(sdes={"vp": "vp"}, kind=kind))
+    shown = {line.get_label(): line for line in figure.axes[0].lines if line.get_gid() == "curve"}
+    assert len(shown) == LINES
+    for T in (TIMES[0], TIMES[-1]):
+        means = rows[rows["T"] == T].groupby("low")[column].mean()
+        assert shown[f"$T = {T:g}$"].get_ydata() == pytest.approx(means.to_numpy())
+        assert [*shown[f"$T = {T:g}$"].get_xdata()] == [*means.index + 1]
+    assert "per dimension [1]" in figure.axes[0].get_ylabel()
+    assert "noise level" in figure.axes[0].get_xlabel()
+
+
+def test_the_figure_of_a_single_seed_has_the_errors_over_its_images() -> None:
+    one = table(seeds=1).assign(error_se=0.25)
+    assert (over_seeds(one[one["T"] == 0.6], "error").se == 0.25).all()

@@ -25,7 +25,8 @@ class CellUNet(ModelMixin, ConfigMixin):
     """NCSN++ on continuous time, and what single pixels say where the shares of `black` and `white` ones are given.
 
     `table` has t, alpha and sigma of the SDE for every index. The x that comes in has alpha² + sigma² = 1, as a DDPM's.
-    With `data_variance` v the network sees x / sqrt(alpha² v + sigma²).
+    With `data_variance` v the network sees x / sqrt(alpha² v + sigma²). `clock` names the SDE of the training, its
+    parameters, and the first and the last time; it is for difftime, which reads the model in continuous time.
     """
 
     table: Tensor
@@ -41,6 +42,7 @@ class CellUNet(ModelMixin, ConfigMixin):
         attention: list,
         fourier: list,
         indices: int,
+        clock: dict,
         black: float | None = None,
         white: float | None = None,
         data_variance: float | None = None,
@@ -59,10 +61,15 @@ class CellUNet(ModelMixin, ConfigMixin):
         index = torch.as_tensor(timestep, device=sample.device).long().expand(len(sample))
         t, alpha, sigma = self.table[index].unbind(-1)
         alpha, sigma = (part[:, None, None, None] for part in (alpha, sigma))
-        x = seen = sample * (alpha**2 + sigma**2).sqrt()
+        x = sample * (alpha**2 + sigma**2).sqrt()
+        return NoiseOutput(sample=self.noise(x, t, alpha.double(), sigma.double()))
+
+    def noise(self, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The estimate at x = alpha x_0 + sigma z; t is [n], alpha and sigma are [n, 1, 1, 1] in float64."""
+        seen = x
         if self.data_variance is not None:
             seen = x / (alpha**2 * self.data_variance + sigma**2).sqrt()
-        noise = self.net(seen, t)
+        noise = self.net(seen.float(), t.float())
         if self.prior is not None:
-            noise = noise + self.prior.noise(x, alpha.double(), sigma.double()).to(noise)
-        return NoiseOutput(sample=noise)
+            noise = noise + self.prior.noise(x, alpha, sigma).to(noise)
+        return noise

@@ -15,9 +15,9 @@ from torch import Tensor
 from difftime.diffusion.sde import Noise
 from difftime.measures.few_steps import within
 from difftime.measures.quality import (
+    compared,
     histogram,
     histogram_edges,
-    median_log_prob,
     mode_shares,
     perfect_sliced_wasserstein1,
     projections,
@@ -109,24 +109,11 @@ def _draw(
 def _sample_rows(
     x: Tensor, nfe: Tensor, sampler: str, problem: MixtureProblem, shares: Tensor, truth: Tensor
 ) -> list[Row]:
-    p, points = problem.density, x.shape[1]
-    log_p = p.log_prob(x)
-    low, median, high = torch.quantile(log_p, torch.tensor([0.025, 0.5, 0.975], dtype=torch.float64), dim=1)
-    distance, floor, typical = wasserstein1(x, p), wasserstein1_floor(p, points), median_log_prob(p)
     return [
-        {
-            "units": points, "nfe": nfe[seed].item(),
-            "steps": nfe[seed].item() if sampler == "sde" else (nfe[seed].item() - 2) // 6,
-            "log_p_data_median": finite(median[seed]), "log_p_data_median_p_data": typical,
-            "log_p_data_q025": finite(low[seed]),
-            "log_p_data_q975": finite(high[seed]), "log_p_data_mean": finite(log_p[seed].mean()),
-            "log_p_data_mean_se": finite(log_p[seed].std() / math.sqrt(points)),
-            "finite": x[seed].isfinite().all(-1).double().mean().item(),
-            "wasserstein1": finite(distance[seed]), "wasserstein1_floor": floor,
-            "share_first": shares[seed, 0].item(), "share_first_p_data": truth[0].item(),
-        }
-        for seed in range(len(x))
-    ]  # fmt: skip
+        {"units": x.shape[1], "nfe": calls, "steps": calls if sampler == "sde" else (calls - 2) // 6}
+        | {column: finite(value) for column, value in found.items()}
+        for calls, found in zip(nfe.tolist(), compared(x, problem.density, shares, truth), strict=True)
+    ]
 
 
 def _few_of_density(

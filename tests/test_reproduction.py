@@ -1,0 +1,60 @@
+"""A finished study in the documentation: which tables are brought there, and what its page says of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from builders import frame
+
+from difftime.study.settings import plain_study, read_study
+from difftime.tables import parquet
+from difftime.tables.published import MNIST_FLOWS
+from workflow.reproduction import main, standing
+
+PARTS = ("table1", "cheapest", "optimum", "standing", "time")
+STUDY = "study: [{dataset: mnist5k, sde: vp, net: unet-16, T: [1.0, 0.4]}]"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    place = tmp_path / "results"
+    (tmp_path / "mine.yaml").write_text(STUDY)
+    (place / "tables" / "mnist5k").mkdir(parents=True)
+    (place / "study.json").write_text(json.dumps(plain_study(read_study([tmp_path / "mine.yaml"]))))
+    curve = {"dataset": "mnist5k", "sde": "vp", "net": "unet-16", "p_noise": "full"}
+    star = {"unit": "bits per dimension", "T_star": 0.51, "T_star_low": 0.4, "T_star_high": 0.6, "spacing": 0.6}
+    rows = {
+        "table1": [curve | {"T": T, "bpd": bpd, "bpd_se": 0.01, "elbo_bpd": bpd + 0.05, "elbo_bpd_se": 0.02}
+                   for T, bpd in ((1.0, 1.055), (0.4, 1.02))],
+        "optimum": [curve | star | {"method": "trained"}, curve | star | {"method": "curve", "T_star": 0.9}],
+        "cheapest": [curve | {"model": "ode", "loss": 0.01}],
+        "runs": [curve | {"T": 1.0, "command": "train", "seconds": s, "settings": "/home/me"} for s in (10.0, 30.0)],
+    }  # fmt: skip
+    for name, of_table in rows.items():
+        parquet.save(frame(name, of_table), name, place / "tables" / "mnist5k" / f"{name}.parquet")
+    (place / "figures" / "mnist5k" / "unet-16").mkdir(parents=True)
+    (place / "figures" / "mnist5k" / "unet-16" / "images.png").write_bytes(b"a picture")
+    return place
+
+
+def test_tables_and_figures_are_copied_and_what_was_there_goes(results: Path, tmp_path: Path) -> None:
+    """But for the runs, whose settings name folders of the machine."""
+    folder = tmp_path / "docs" / "mnist"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "old.png").write_bytes(b"")
+    folder.with_suffix(".md").write_text("".join(f"<!-- {part} begins -->\n<!-- {part} ends -->\n" for part in PARTS))
+    main(results, folder)
+    there = sorted(path.name for path in folder.rglob("*.*"))
+    assert there == ["cheapest.parquet", "images.png", "optimum.parquet", "table1.parquet"]
+    page = folder.with_suffix(".md").read_text()
+    assert "one network per T | 0.51 [0.40, 0.60]" in page
+    assert "0.90" not in page
+    assert "| train | 2 | 20 | 40 |" in page
+    assert "/home" not in page
+
+
+def test_the_study_stands_among_the_flows_by_its_best_bits(results: Path) -> None:
+    lines = [line.split("|")[1:3] for line in standing(results).splitlines()[2:]]
+    values = [float(value.split("±")[0]) for _, value in lines]
+    assert values == sorted([1.02, 1.07, *(flow.bpd for flow in MNIST_FLOWS)])
+    assert lines[values.index(1.02)][0].strip() == "**this study**, ODE, T = 0.4, full"
