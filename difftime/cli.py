@@ -366,7 +366,7 @@ def scout_model(
     bpd: Annotated[int, typer.Option(help="Images to solve the probability-flow ODE for", min=0)] = 0,
     batch: Annotated[int, typer.Option(help="Images in the network at once", min=1)] = 64,
     output: Annotated[
-        Path | None, typer.Option(help="A folder for the same as scout.md and scout.json", file_okay=False)
+        Path | None, typer.Option(help="A folder for the same as files, and as a table and a figure", file_okay=False)
     ] = None,
     test_share: TestShare = 0.2,
     pixels: Pixels = "cells",

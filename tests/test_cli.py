@@ -22,7 +22,8 @@ from difftime.cli import app
 from difftime.study.cell import WEIGHTS, build
 from difftime.study.fingerprint import fingerprint
 from difftime.study.registry import MEASUREMENTS
-from difftime.study.settings import BadSettings, Cell, MixtureSettings, MLPSettings, TrainingSettings, VPSettings
+from difftime.study.settings import BadSettings, Cell, MixtureSettings, MLPSettings, TrainingSettings
+from difftime.study.settings.sdes import VPSettings
 from difftime.tables.parquet import BadTable, read
 from difftime.training.checkpoint import BadFile, load_weights, save_weights
 

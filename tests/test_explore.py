@@ -151,6 +151,14 @@ def test_what_is_not_finite_is_null_in_the_page(tmp_path: Path) -> None:
     assert choice["values"]["gap"][:2] == [None, None]
 
 
+@pytest.mark.parametrize(("weighting", "known"), [(None, True), ("noise", False)])
+def test_a_running_elbo_has_the_T_of_a_pretrained_network_and_of_no_other(weighting: str | None, known: bool) -> None:
+    tables = of_digits()
+    tables["optimum"] = tables["optimum"].assign(method="curve", trained="1", weighting=weighting)
+    assert [one["T_star"] for one in data.of_dataset(tables, "mnist5k")["optima"]] == [0.5] * known
+    assert ("predicted" in pages.section("digits", tables, [])) != known
+
+
 def test_no_value_ends_the_script_that_it_stands_in() -> None:
     values = {"name": "</script><script>alert(1)</script>"}
     found = re.search(r'<script id="data" type="application/json">(.*?)</script>', filled(values), re.DOTALL)

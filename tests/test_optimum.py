@@ -9,11 +9,12 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-from builders import CEILING, SETTINGS, images, joined, mixture, of_seed, tables
+from builders import CEILING, OF_IMAGES, SETTINGS, images, joined, mixture, of_seed, tables
 
 from difftime.optimum.best import curves_of, optimum, prediction, said
 from difftime.optimum.curves import _Gap, predicted_curves, predicted_gap
 from difftime.optimum.suggest import Suggestion, blocks, suggest
+from difftime.tables.frames import of_networks
 from difftime.tables.parquet import BadTable, check, save
 
 TIMES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0]
@@ -345,6 +346,27 @@ def test_a_T_with_an_image_that_is_not_finite_is_left_out_and_counted() -> None:
     found["elbo_units"].loc[found["elbo_units"]["T"] == 0.2, "elbo_bpd"] = [*[0.0] * 29, np.nan]
     row = best(found)
     assert (row.times, row.times_left_out) == (4, 1)
+
+
+def alike(t: float, T: float, seed: int, unit: int) -> float:
+    """Of a network that is the same at every T, with its fewest bits near t = 0.3."""
+    return 2 + 3 * (t - 0.3) ** 2 + 0.1 * of_unit(unit)
+
+
+@pytest.mark.parametrize("times", [(0.5, 1.0), (0.4, 0.5, 0.8, 1.0)])
+def test_a_pretrained_network_has_the_curve_of_its_largest_T_whatever_else_was_measured(
+    times: tuple[float, ...],
+) -> None:
+    """Also below the smallest T at which it was measured, and as what it is and no prediction."""
+    one, more = (tables(images(alike, at, weighting=None)) for at in ((1.0,), times))
+    best_of_one, best_of_more = (optimum(found, OF_IMAGES) for found in (one, more))
+    pd.testing.assert_frame_equal(best_of_one, best_of_more)
+    (row,) = of_networks(best_of_more).to_dict("records")
+    assert (row["method"], row["trained"], row["interior"]) == ("curve", "1", True)
+    assert row["T_star"] == pytest.approx(0.3, abs=0.01)
+    rows = prediction(more | {"optimum": best_of_more}, OF_IMAGES)
+    assert [*rows[rows.method == "trained"].t] == [*times]
+    assert rows[rows.method == "curve"].t.min() < 0.1
 
 
 def test_different_images_of_one_data_set_are_refused() -> None:

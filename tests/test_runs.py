@@ -22,8 +22,8 @@ from difftime.study.settings import (
     MixtureSettings,
     MLPSettings,
     TrainingSettings,
-    VPSettings,
 )
+from difftime.study.settings.sdes import VPSettings
 from difftime.tables.parquet import read
 
 CELL = Cell(

@@ -23,6 +23,7 @@ from difftime.models.check import exact_score, true_bits
 from difftime.models.foreign import Clock, ForeignModel
 from difftime.models.scout import Scouting
 from difftime.study.commands.foreign import card_of, told
+from difftime.tables import parquet
 
 needs_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs difftime[models]")
 SHAPE = (1, 4, 4)
@@ -268,6 +269,18 @@ def test_scout_model_prints_and_writes_what_scout_found(data: Path, factory: str
     assert "20 images chose T, 20 others judge it" in result.stdout
     assert "Probability-flow ODE" in result.stdout
     assert rows.keys() == table((tmp_path / "out" / "scout.md").read_text().split("\n\n", 1)[1]).keys()
+
+
+def test_scout_model_leaves_the_table_and_the_figure_of_a_study(data: Path, factory: str, tmp_path: Path) -> None:
+    result = call("scout-model", factory, "--data", data, "--pairs", 1, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    frame = parquet.read(tmp_path / "prediction.parquet", "prediction")
+    for curve in json.loads((tmp_path / "scout.json").read_text())["curves"]:
+        own = frame[frame.p_noise == curve["p_noise"]]
+        assert [*own.t] == [start["place"]["T"] for start in curve["starts"]]
+        assert [*zip(own.elbo, own.elbo_se, strict=True)] == [(*start["bits"].values(),) for start in curve["starts"]]
+        assert {*own.T_star} == {curve["best"]["place"]["T"]}
+    assert {path.suffix for path in tmp_path.glob("prediction.*")} >= {".parquet", ".pdf", ".png"}
 
 
 def test_scout_model_measures_only_the_p_noise_asked_for(data: Path, factory: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from difftime.tables.frames import parts_of, rows_of
+from difftime.tables.frames import of_networks, parts_of, rows_of
 from difftime.tables.paired import CHOICE
 from difftime.tables.schema import TABLES
 
@@ -51,13 +51,12 @@ def name_of(sde: str, net: str, p_noise: str, T: float) -> str:
 
 def of_dataset(tables: Tables, kind: str) -> Plain:
     """Choices, quantities and T* of one data set, whose rows alone `tables` hold."""
-    best = tables["optimum"]
     return {
         "kind": kind,
         "choices": [*_choices(tables["summary"], tables["tradeoff"])],
         "quantities": _quantities(tables["summary"]),
         "optima": [
-            {name: short(getattr(row, name)) for name in OPTIMUM} for row in rows_of(best[best.method == "trained"])
+            {name: short(getattr(row, name)) for name in OPTIMUM} for row in rows_of(of_networks(tables["optimum"]))
         ],
     }
 

@@ -146,7 +146,7 @@ function here() {
     const rest = finite < seeds ? ` (${finite} of ${seeds} seeds finite)` : "";
     return [element("dt", DATA.labels[name] ?? name, { title: quantities[name].is }), element("dd", said(mean, se) + (mean === null ? "" : unit) + rest)];
   }));
-  const o = best(), made = o ? ` · ${o.seeds} seed${o.seeds > 1 ? "s" : ""} · weighting ${o.weighting} · epsilon ${o.epsilon}` : "";
+  const o = best(), made = o ? ` · ${o.seeds} seed${o.seeds > 1 ? "s" : ""}${o.weighting ? ` · weighting ${o.weighting}` : ""} · epsilon ${o.epsilon}` : "";
   at("settings").textContent = `${state.dataset} (${own().kind}) · ${state.sde} · ${state.net}, ${choice.parameters ?? "unknown"} parameters · ` +
     `${state.p_noise} p_noise${made} · difftime ${DATA.version}`;
 }

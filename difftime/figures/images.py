@@ -77,8 +77,9 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         axes.spines[:].set_visible(False)
         style.heading(axes, style.sde_title(sde, settings))
     said = [*style.settings_of(rows, "dataset", "net")[:2], "reverse SDE, Euler–Maruyama, first seed, not selected"]
-    per_time = (rows.steps / rows["T"]).round()
-    said.append(f"{', '.join(f'{v:g}' for v in per_time.unique())} steps per unit of time")
+    # a T that is no multiple of a step has one more: the ratio is least where it is the setting
+    per_time = math.floor((rows.steps / rows["T"]).min() + 1e-6)
+    said.append(f"{per_time} steps per unit of time")
     if failed := (rows.not_finite > 0).sum():
         said.append(f"{failed} of {len(rows)} images have values that are not finite, in black")
     style.footer(figure, settings, said)

@@ -3,6 +3,7 @@ below the ceiling E log p_data; of images in bits per dimension, the fewer the b
 their trained scores. The reverse process starts from different densities at T, so only KL[p(x,T) || p_noise] differs.
 Points are means ± their standard errors, over seeds and, of images, over the images. Dotted lines and the text above a
 panel give the T* of each p_noise with its bootstrap interval, which knows nothing of the distance between the times.
+Of a pretrained network T* is that of its running ELBO, which the figure ``prediction`` draws between the points.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ up to T knows its ELBO at every earlier time. The line of all cells goes through
 diamonds by construction; the lines of few cells, or of the one of the largest T, are tests of the prediction. Text
 above a panel gives T* of each, dotted in the panel, with its bootstrap interval, shaded. Error bars and bands are ±
 standard errors over seeds and, of images, over the images. The last line says which cells a prediction knows. Of a
-pretrained network, which is the same at every T, the line is no prediction but its ELBO.
+pretrained network, which is the same at every T, the line is no prediction but its running ELBO, and the diamonds are
+cells at which it was measured.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ METHODS = {
     "one": style.Look("predicted from the cell of the largest $T$", style.P_NOISES["matched"].colour, ""),
 }
 NAMES = {"trained": "trained", "curve": "all cells", "few": "few cells", "one": "one cell"}
+PRETRAINED = {
+    "trained": style.Look("measured cells", style.INK, "D"),
+    "curve": style.Look("running ELBO of the network", style.P_NOISES["full"].colour, ""),
+}
+PRETRAINED_NAMES = {"curve": "running ELBO"}
 SPAN = {"nats": (2.0, math.inf), "bits per dimension": (0.2, 1.0)}
 """What the axis shows behind the best value: at least, at most."""
 
@@ -84,9 +90,13 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         for name, axes in zip(noises, column, strict=True):
             own = rows[(rows.sde == sde) & (rows.p_noise == name)]
             lines = {method: line for method in METHODS if len(line := own[own.method == method].sort_values("t"))}
+            pretrained = settings.sdes[sde] == "of-model"
+            looks, names = (PRETRAINED, PRETRAINED_NAMES) if pretrained else (METHODS, NAMES)
             for level, (method, line) in enumerate(lines.items()):
-                _line(axes, line, METHODS[method], style.line_style(sde, settings), level)
-            said = [f"{NAMES[method]} {said_of(line)}" for method, line in lines.items()] or ["not measured"]
+                _line(axes, line, looks[method], style.line_style(sde, settings), level)
+            said = [f"{names[method]} {said_of(line)}" for method, line in lines.items() if method in names] or [
+                "not measured"
+            ]
             style.heading(axes, f"{style.sde_title(sde, settings)}, {name}", [f"$T^*$: {said[0]}", *said[1:]])
         style.time_axis(column[-1])
     nats = rows.unit.iloc[0] == "nats"
@@ -94,6 +104,6 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         axes.set_ylabel("ELBO [nats]\nmore is better" if nats else "ELBO [bits per dimension]\nless is better")
     style.legend(figure, 3)
     known = rows[rows.method != "trained"].groupby(["method", "trained"], sort=False).size().index
-    said = [f"{NAMES[method]}: T = {cells}" for method, cells in known]
+    said = [f"{names[method]}: T = {cells}" for method, cells in known]
     style.footer(figure, settings, [f"dataset {rows.dataset.iloc[0]}", f"net {rows.net.iloc[0]}", *said])
     return figure

@@ -3,6 +3,9 @@
 T* maximises the mean ELBO; of images it minimises the bound in bits per dimension. The interval is a bootstrap over
 seeds and, of images, over images: whole curves are resampled, as their values are paired across T. It reflects the
 variation of the sample only; the distance of the cells beside T* adds an error of its own, given beside it.
+
+A pretrained network is the same at every T. Its curve is the running ELBO of the cell of its largest T, which predicts
+nothing.
 """
 
 from __future__ import annotations
@@ -49,16 +52,24 @@ def curves_of(tables: Tables) -> Iterator[tuple[dict[str, str], dict[str, pd.Dat
 
 
 def _by_method(own: Tables) -> dict[str, Curve]:
+    if pd.isna(_first(own).weighting):
+        own = {name: frame[frame["T"] == own["curve"]["T"].max()] for name, frame in own.items()}
+        return predicted_curves(own["curve"], own["elbo"], own["curve_units"])
     trained = trained_curve(own["elbo"], own["elbo_units"])
     found: dict[str, Curve] = {"trained": trained} if trained else {}
     return found | predicted_curves(own["curve"], own["elbo"], own["curve_units"])
+
+
+def _first(own: Tables) -> Any:
+    """A row with what all cells of a curve have in common; its weighting is null if nothing was trained here."""
+    return (own["elbo"] if len(own["elbo"]) else own["curve"]).iloc[0]
 
 
 def _optimum_of(curve: Curve, own: Tables, settings: Mapping[str, Any]) -> dict[str, Any]:
     known = len(own["elbo_units"]) == len(own["curve_units"]) == 0
     sign = 1.0 if known else -1.0
     fine, elbo, places = curve.fine, curve.elbo(), curve.places
-    best, first = int(elbo.argmax()), (own["elbo"] if len(own["elbo"]) else own["curve"]).iloc[0]
+    best, first = int(elbo.argmax()), _first(own)
     above = min(max(int(np.searchsorted(places, fine[best])), 1), len(places) - 1)
     return {
         "unit": "nats" if known else "bits per dimension",

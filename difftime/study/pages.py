@@ -16,7 +16,7 @@ from difftime.optimum.best import said
 from difftime.study.registry import FIGURES
 from difftime.support.files import atomic
 from difftime.tables.bounds import doubts, verdict
-from difftime.tables.frames import rows_of
+from difftime.tables.frames import of_networks, rows_of
 from difftime.tables.parquet import empty, read
 from difftime.tables.render import plus_minus
 
@@ -80,18 +80,18 @@ def _listed(lines: Iterable[str]) -> str:
 
 
 def _best(optimum: pd.DataFrame) -> Iterator[str]:
-    """The best of all curves, of trained cells where there are any."""
+    """The best of all curves, of those that predict nothing where there are any."""
     if optimum.empty:
         return
-    trained = optimum[optimum.method == "trained"]
-    rows = rows_of(trained if len(trained) else optimum)
+    known = of_networks(optimum)
+    rows = rows_of(known if len(known) else optimum)
     best = max(rows, key=lambda row: row.elbo_star if row.unit == "nats" else -row.elbo_star)
     digits = DIGITS[best.unit]
     interval = "" if math.isnan(best.T_star_low) else f" [{best.T_star_low:.2f}, {best.T_star_high:.2f}]"
     gained = plus_minus(best.gain_over_1, best.gain_over_1_se, digits)
     gain = "" if math.isnan(best.gain_over_1) else f" At T = 1 it is {gained} worse."
     edge = "" if best.interior else " That T* is at the edge of the times studied."
-    source = "" if best.method == "trained" else f" It is predicted from T = {best.trained}."
+    source = "" if len(known) else f" It is predicted from T = {best.trained}."
     value = plus_minus(best.elbo_star, best.elbo_star_se, digits)
     yield (
         f"The best ELBO is {value} {best.unit}: {best.sde}, {best.net}, started from the {best.p_noise} p_noise at T* "

@@ -13,6 +13,11 @@ def rows_of(frame: pd.DataFrame) -> Iterator[Any]:
     return iter(frame.itertuples())
 
 
+def of_networks(optimum: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table optimum that predict nothing: of trained cells, and of pretrained networks."""
+    return optimum[(optimum.method == "trained") | optimum.weighting.isna()]
+
+
 def parts_of(frame: pd.DataFrame, by: str | list[str], sort: bool = False) -> dict[Any, pd.DataFrame]:
     """The rows of every value of a column, or of every combination of several."""
     return dict(iter(frame.groupby(by, sort=sort)))

@@ -366,7 +366,10 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "missing": (*CELL, _text("file", "The file in the cell's folder that is not there")),
     "optimum": (
         *CURVE,
-        _text("method", "trained: from cells of different T; curve: from the running ELBO of the models there are"),
+        _text(
+            "method",
+            "trained: from cells of different T; curve: from the running ELBOs; of a pretrained network its own",
+        ),
         _text("unit", "Of the ELBO: nats, the larger the better; bits per dimension, the smaller the better"),
         Column("T_star", "float64", "SDE time", "T of the best mean ELBO", low=0.0),
         Column("T_star_low", "float64", "SDE time", "Lower end of its interval, over seeds and images", True, low=0.0),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from difftime.tables.frames import parts_of
+from difftime.tables.frames import of_networks, parts_of
 from difftime.tables.paired import CHOICE
 from difftime.tables.parquet import CELL, CURVE, shaped
 from difftime.tables.schema import TABLES
@@ -40,7 +40,7 @@ def summary(tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> 
             for column in columns:
                 rows += _rows(part, table, column, prefix, known)
     frame = pd.DataFrame(rows, columns=[*CHOICE, "quantity", "unit", "mean", "se", "median", "seeds", "finite"])
-    best = tables["optimum"][tables["optimum"].method == "trained"]
+    best = of_networks(tables["optimum"])
     frame = frame.merge(best[[*CURVE, "T_star", "T_star_low", "T_star_high"]], on=CURVE, how="left")
     frame = frame.merge(tables["training"][[*CELL, "parameters"]], on=CELL, how="left", validate="many_to_one")
     return shaped(frame.to_dict("records"), "summary")

@@ -58,6 +58,9 @@ def test_its_tables_are_those_of_a_network_without_training(measured: Clone) -> 
     assert frame.weighting.isna().all()
     assert (frame.nfe > 0).all()
     assert (frame.against_T == 1.00338).all()
+    best = parquet.read(tables / "optimum.parquet", "optimum")
+    assert [*zip(best.method, best.trained, strict=True)] == [("curve", "1.00338")] * 2
+    assert parquet.read(tables / "summary.parquet", "summary").T_star.notna().all()
     assert {*parquet.read(tables / "runs.parquet", "runs").command} == {"elbo", "likelihood", "noise_full"}
     assert not [*measured.results.rglob("weights.safetensors")]
     suggested = measured.run("difftime", "suggest", measured.results).stdout

@@ -22,6 +22,7 @@ from difftime.models.export import EarlyStart, export
 from difftime.models.naming import model_for
 from difftime.models.scout import Bits, Judged, Place, Scouting, noises_of, scout
 from difftime.study.commands.common import device
+from difftime.study.settings.own import OWN_SDE
 from difftime.support.files import atomic
 from difftime.tables.render import markdown_rows
 
@@ -56,7 +57,10 @@ class Named:
 def run_scout(
     named: Named, *, images: int | None, pairs: int, p_noise: Sequence[str], bpd: int, batch: int, output: Path | None
 ) -> str:
-    """What one pass over the model says, as a text. With `output` the same as files: scout.md and scout.json."""
+    """What one pass over the model says, as a text.
+
+    With `output` the same as files, and as the table and the figure that a study has of such a curve: prediction.
+    """
     model, data = named.read()
     found = scout(
         model, data.train, data.test, images=min(256, len(data.test)) if images is None else images, pairs=pairs,
@@ -69,8 +73,35 @@ def run_scout(
         with atomic(output / SCOUT) as place:
             content = {"data": data.name, "data_digest": data.digest} | asdict(found)
             place.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        text += f"\n\n{output / 'scout.md'}, {output / SCOUT}"
+        save_figure(found, data.name, output / "prediction")
+        text += f"\n\n{output}: scout.md, {SCOUT}, prediction.parquet, prediction.pdf"
     return text
+
+
+def save_figure(found: Scouting, data: str, place: Path) -> None:
+    """The curves as the table `prediction` of a study, with its figure; `place` is without a suffix."""
+    from difftime import figures
+    from difftime.tables import parquet
+
+    table = place.with_suffix(".parquet")
+    parquet.save(parquet.shaped(prediction_rows(found, data), "prediction"), "prediction", table)
+    settings = figures.FigureSettings(sdes={OWN_SDE: OWN_SDE})
+    figures.draw("prediction", table, place.with_suffix(".pdf"), settings, data, found.model)
+
+
+def prediction_rows(found: Scouting, data: str) -> list[dict[str, Any]]:
+    """The table `prediction`: the bound of the judging images at every T, and T* of the choosing ones."""
+    common = {
+        "dataset": data, "sde": OWN_SDE, "net": found.model, "method": "curve", "unit": "bits per dimension",
+        "trained": f"{found.usual.place.T:g}",
+    }  # fmt: skip
+    return [
+        common
+        | {"p_noise": curve.p_noise, "t": start.place.T, "elbo": start.bits.mean, "elbo_se": start.bits.se}
+        | {"T_star": curve.best.place.T, "T_star_low": curve.low.T, "T_star_high": curve.high.T}
+        for curve in found.curves
+        for start in curve.starts
+    ]
 
 
 def told(found: Scouting) -> str:
