@@ -31,7 +31,6 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from scipy.special import gammainc, gammainccinv
 from torch import Tensor
 
 from difftime.diffusion.score import Score
@@ -172,6 +171,8 @@ def opposite(z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
     -z itself has the length of z, and where a score cannot tell the noise, ||z||² is nearly all of the error: such
     pairs would be worse than independent draws. Here ||z||² + ||z'||² is 2 D but for a little skewness.
     """
+    from scipy.special import gammainc, gammainccinv  # 0.1 s, which a mixture has no need of
+
     square, half = z.square().sum(-1, keepdim=True), z.shape[-1] / 2
     mirrored = torch.from_numpy(2 * gammainccinv(half, gammainc(half, square.numpy() / 2)))
     return -(mirrored / square).sqrt() * z
