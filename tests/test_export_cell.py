@@ -212,3 +212,12 @@ def test_an_exported_cell_that_does_not_name_its_sde_is_refused(tmp_path: Path) 
         path.write_text(json.dumps(settings | {"clock": clock}))
         with pytest.raises(BadModel, match="does not name the SDE"):
             load_model(tmp_path / "fast")
+
+
+def test_an_exported_cell_with_a_damaged_scheduler_is_refused(tmp_path: Path) -> None:
+    cell, _ = trained(tmp_path / "results")
+    exported(cell, tmp_path / "fast")
+    path = tmp_path / "fast" / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_betas": [2.0, 0.1]}))
+    with pytest.raises(BadModel, match="give no noise levels"):
+        load_model(tmp_path / "fast")

@@ -49,10 +49,7 @@ def read_diffusers(folder: Path, scale: Scale | None = None) -> ForeignModel:
     if settings.get("_class_name") == "ScoreSdeVeScheduler":
         sde, epsilon, T, table, noise = _score_sde_ve(network, settings)
     else:
-        try:
-            sde, table = schedule(settings, folder)
-        except (TypeError, ValueError) as error:
-            raise BadModel(f"{folder}: the settings of its scheduler give no noise levels. {error}") from error
+        sde, table = schedule(settings, folder)
         clock = Clock(sde, table)
         epsilon, T = (
             clock.at_index(torch.tensor(float(i), dtype=torch.float64)).item() for i in (0, clock.indices - 1)
@@ -98,7 +95,14 @@ class IndexedNoise:
 
 
 def schedule(settings: dict[str, Any], folder: Path) -> tuple[SDE, Tabulated]:
-    """The SDE and the table of a scheduler's settings. Raises BadModel if they are of a kind that is not known."""
+    """The SDE and the table of a scheduler's settings. Raises BadModel if they have none, or none that is known."""
+    try:
+        return _schedule(settings, folder)
+    except (TypeError, ValueError) as error:
+        raise BadModel(f"{folder}: the settings of its scheduler give no noise levels. {error}") from error
+
+
+def _schedule(settings: dict[str, Any], folder: Path) -> tuple[SDE, Tabulated]:
     kind = settings.get("_class_name", "its scheduler")
     if "beta_schedule" not in settings and not settings.get("trained_betas"):
         raise BadModel(
