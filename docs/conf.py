@@ -33,7 +33,7 @@ extensions = [
     "sphinx_design",
     "sphinx-mathjax-offline",
 ]
-exclude_patterns = ["_build", "reference/generated", "reproduction/*/*"]  # the last: model cards
+exclude_patterns = ["_build", "reference/generated"]
 default_role = "code"
 
 html_theme = "furo"

@@ -58,3 +58,17 @@ def test_the_study_stands_among_the_flows_by_its_best_bits(results: Path) -> Non
     values = [float(value.split("±")[0]) for _, value in lines]
     assert values == sorted([1.02, 1.07, *(flow.bpd for flow in MNIST_FLOWS)])
     assert lines[values.index(1.02)][0].strip() == "**this study**, ODE, T = 0.4, full"
+
+
+def test_a_page_without_a_part_and_two_figures_of_one_name_are_refused(results: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "docs" / "mnist"
+    folder.parent.mkdir()
+    folder.with_suffix(".md").write_text(
+        "".join(f"<!-- {part} begins -->\n<!-- {part} ends -->\n" for part in PARTS[1:])
+    )
+    with pytest.raises(ValueError, match="no markers of table1"):
+        main(results, folder)
+    (results / "figures" / "mnist5k" / "other").mkdir()
+    (results / "figures" / "mnist5k" / "other" / "images.png").write_bytes(b"another")
+    with pytest.raises(ValueError, match=r"two of images\.png"):
+        main(results, folder)

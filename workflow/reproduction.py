@@ -10,12 +10,8 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from workflow.readme import cheapest, of_every_data, put, table1
-
-if TYPE_CHECKING:
-    pass
 
 TABLES = (
     "table1", "cheapest", "optimum", "prediction", "elbo", "curve", "levels", "likelihood", "samples", "few_steps",
@@ -75,20 +71,26 @@ def time(results: Path) -> str:
 
 
 def files(results: Path, folder: Path) -> None:
-    """Copy the tables and the figures, in place of those that were there."""
+    """Copy the tables and the figures, in place of those that were there. Raises ValueError for two of one name."""
     for name, kind in (("tables", "*.parquet"), ("figures", "*.png")):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)
         for path in sorted((results / name).rglob(kind)):
             if name == "figures" or path.stem in TABLES:
+                if (folder / name / path.name).exists():
+                    raise ValueError(
+                        f"{results} has two of {path.name}: give the study of one data set and one network."
+                    )
                 shutil.copy(path, folder / name / path.name)
 
 
 def main(results: Path, folder: Path) -> None:
     files(results, folder)
+    page = folder.with_suffix(".md")
     parts = {"table1": table1, "cheapest": cheapest, "optimum": optimum, "standing": standing, "time": time}
     for part, text in parts.items():
-        put(text(results), part, folder.with_suffix(".md"))
+        if not put(text(results), part, page):
+            raise ValueError(f"{page} has no markers of {part}.")
 
 
 if __name__ == "__main__":
