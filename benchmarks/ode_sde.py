@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from difftime.diffusion.score import Hutchinson, rademacher
-from difftime.diffusion.sde import expand, standard_noise
+from difftime.diffusion.sde import Gaussian, expand, standard_noise
 from difftime.measures.image_elbo import image_elbo, over_images
 from difftime.measures.levels import boundaries
 from difftime.measures.likelihood import ode_likelihood
@@ -33,10 +33,9 @@ from difftime.support.streams import stream
 from difftime.tables.render import markdown_rows, plus_minus
 
 
-def calibration(problem: ImageProblem, x0: Tensor, level: Tensor, pairs: int) -> Tensor:
+def calibration(problem: ImageProblem, x0: Tensor, level: Tensor, pairs: int, generator: torch.Generator) -> Tensor:
     """½ ∫ z_hat · (z_hat - z) d lambda of every image over every interval of `level`, in nats, [intervals, n]."""
     found = []
-    generator = stream("where the ODE and the SDE differ", len(x0))
     for low, high in pairwise(level):
         total = torch.zeros(len(x0), dtype=torch.float64)
         for pair in range(pairs):
@@ -51,10 +50,9 @@ def calibration(problem: ImageProblem, x0: Tensor, level: Tensor, pairs: int) ->
     return torch.stack(found)
 
 
-def solved(problem: ImageProblem, x: Tensor, part: Tensor) -> Tensor:
-    """log q_ODE(x_epsilon = x) of every image in nats, under the standard p_noise, solved as one system."""
+def solved(problem: ImageProblem, noise: Gaussian, x: Tensor, part: Tensor) -> Tensor:
+    """log q_ODE(x_epsilon = x) of every image in nats, solved as one system."""
     signs = [rademacher((problem.d,), stream("the ODE's probe", i)) for i in part.tolist()]
-    noise = standard_noise(problem.sde, problem.T, (problem.d,))
     return ode_likelihood(
         problem.score, problem.sde, [noise], x[None], problem.T, problem.epsilon, rtol=1e-5, atol=1e-5,
         max_evaluations=100_000, divergence=Hutchinson(torch.stack(signs)),
@@ -78,35 +76,34 @@ def main(folder: Path, data_dir: Path, images: int, batch: int, pairs: int) -> s
     end = torch.tensor(problem.epsilon, dtype=torch.float64)
     z = torch.randn(x0.shape, generator=stream("x_epsilon", images), dtype=torch.float64)
     noisy = problem.sde.perturb(x0, end, z)
+    chunks = torch.arange(images).split(batch)
     at_x0, at_epsilon = (
-        torch.cat([solved(problem, x[chunk], part[chunk]) for chunk in torch.arange(images).split(batch)])
-        for x in (x0, noisy)
+        torch.cat([solved(problem, noise, x[chunk], part[chunk]) for chunk in chunks]) for x in (x0, noisy)
     )
     decoded = at_epsilon + bound.residual[0]
-    parts = torch.cat([calibration(problem, x0[c], level, pairs) for c in torch.arange(images).split(batch)], 1)
-    sde = bound.elbo_x0[0, 0]
+    generator = stream("where the ODE and the SDE differ", images)
+    parts = torch.cat([calibration(problem, x0[chunk], level, pairs, generator) for chunk in chunks], 1)
 
-    def said(nats: Tensor) -> str:
-        bits = over_images(
-            problem.scale.bits_per_dimension(nats, problem.d) - problem.scale.bits_per_dimension(0, problem.d)
-        )
-        return plus_minus(bits.mean.item(), bits.se.item(), 4)
+    def bits(nats: Tensor) -> Tensor:
+        return problem.scale.bits_per_dimension(nats, problem.d)
 
-    def whole(nats: Tensor) -> str:
-        bits = over_images(problem.scale.bits_per_dimension(nats, problem.d))
-        return plus_minus(bits.mean.item(), bits.se.item(), 4)
+    def said(of_images: Tensor) -> str:
+        mean, se = over_images(of_images)
+        return plus_minus(mean.item(), se.item(), 4)
 
+    sde, ode, as_tabled = bits(bound.elbo_x0[0, 0]), bits(decoded), bits(at_x0)
+    of_parts = bits(parts) - bits(torch.zeros_like(parts))
     rows = [
-        ["bound of the SDE, x_0 by the decoder", whole(sde), ""],
-        ["ODE, x_0 by the decoder", whole(decoded), said(decoded - sde)],
-        ["ODE, x_0 taken for x_epsilon (the table's BPD)", whole(at_x0), said(at_x0 - decoded)],
+        ["bound of the SDE, x_0 by the decoder", said(sde), ""],
+        ["ODE, x_0 by the decoder", said(ode), said(ode - sde)],
+        ["ODE, x_0 taken for x_epsilon (the table's BPD)", said(as_tabled), said(as_tabled - ode)],
     ]
     of_levels = [
-        [f"{low:.1f} to {high:.1f}", said(own)] for (low, high), own in zip(pairwise(level), parts, strict=True)
+        [f"{low:.1f} to {high:.1f}", said(own)] for (low, high), own in zip(pairwise(level), of_parts, strict=True)
     ]
     of_levels += [
-        ["**sum**", said(parts.sum(0))],
-        ["the rest: x_t of the ODE is not of p(x, t)", said(decoded - sde - parts.sum(0))],
+        ["**sum**", said(of_parts.sum(0))],
+        ["the rest: x_t of the ODE is not of p(x, t)", said(ode - sde - of_parts.sum(0))],
     ]
     first = markdown_rows(["model", "bits per dimension", "less the line above"], rows)
     second = markdown_rows(["lambda", "ODE less SDE at the same x_t (bpd)"], of_levels)
