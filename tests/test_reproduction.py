@@ -8,10 +8,10 @@ from builders import frame
 
 from difftime.study.settings import plain_study, read_study
 from difftime.tables import parquet
-from difftime.tables.published import MNIST_FLOWS
-from workflow.reproduction import main, standing
+from difftime.tables.published import FLOWS
+from workflow.reproduction import main, paper, standing
 
-PARTS = ("table1", "cheapest", "optimum", "standing", "time")
+PARTS = ("paper", "table1", "cheapest", "optimum", "standing", "time")
 STUDY = "study: [{dataset: mnist5k, sde: vp, net: unet-16, T: [1.0, 0.4]}]"
 
 
@@ -25,7 +25,9 @@ def results(tmp_path: Path) -> Path:
     star = {"unit": "bits per dimension", "T_star": 0.51, "T_star_low": 0.4, "T_star_high": 0.6, "spacing": 0.6}
     rows = {
         "table1": [curve | {"T": T, "bpd": bpd, "bpd_se": 0.01, "elbo_bpd": bpd + 0.05, "elbo_bpd_se": 0.02}
-                   for T, bpd in ((1.0, 1.055), (0.4, 1.02))],
+                   for T, bpd in ((1.0, 1.055), (0.4, 1.02))]
+                  + [curve | {"p_noise": "standard", "T": T, "bpd": bpd, "bpd_se": 0.03, "elbo_bpd": 1.3, "nfe": 123,
+                              "delta_bpd": bpd - 1.1, "delta_bpd_se": 0.004} for T, bpd in ((1.0, 1.1), (0.4, 1.21))],
         "optimum": [curve | star | {"method": "trained"}, curve | star | {"method": "curve", "T_star": 0.9}],
         "cheapest": [curve | {"model": "ode", "loss": 0.01}],
         "runs": [curve | {"T": 1.0, "command": "train", "seconds": s, "settings": "/home/me"} for s in (10.0, 30.0)],
@@ -43,7 +45,7 @@ def test_tables_and_figures_are_copied_and_what_was_there_goes(results: Path, tm
     (folder / "figures").mkdir(parents=True)
     (folder / "figures" / "old.png").write_bytes(b"")
     folder.with_suffix(".md").write_text("".join(f"<!-- {part} begins -->\n<!-- {part} ends -->\n" for part in PARTS))
-    main(results, folder)
+    main(results, folder, "mnist")
     there = sorted(path.name for path in folder.rglob("*.*"))
     assert there == ["cheapest.parquet", "images.png", "optimum.parquet", "table1.parquet"]
     page = folder.with_suffix(".md").read_text()
@@ -54,21 +56,27 @@ def test_tables_and_figures_are_copied_and_what_was_there_goes(results: Path, tm
 
 
 def test_the_study_stands_among_the_flows_by_its_best_bits(results: Path) -> None:
-    lines = [line.split("|")[1:3] for line in standing(results).splitlines()[2:]]
+    lines = [line.split("|")[1:3] for line in standing(results, "mnist").splitlines()[2:]]
     values = [float(value.split("±")[0]) for _, value in lines]
-    assert values == sorted([1.02, 1.07, *(flow.bpd for flow in MNIST_FLOWS)])
+    assert values == sorted([1.02, 1.07, *(flow.bpd for flow in FLOWS["mnist"])])
     assert lines[values.index(1.02)][0].strip() == "**this study**, ODE, T = 0.4, full"
+
+
+def test_a_times_cost_stands_beside_the_papers(results: Path) -> None:
+    """1.25 and 3.09 bits at T = 0.4 are 0.09 and 0.00 above those of T = 1."""
+    assert "| 0.4 | 1.210 ± 0.030 | 0.110 ± 0.004 | 123 | 1.25 | 0.09 | 235 |" in paper(results, "mnist")
+    assert "| 0.4 | 1.210 ± 0.030 | 0.110 ± 0.004 | 123 | 3.09 | 0.00 | 187 |" in paper(results, "cifar10")
 
 
 def test_a_page_without_a_part_and_two_figures_of_one_name_are_refused(results: Path, tmp_path: Path) -> None:
     folder = tmp_path / "docs" / "mnist"
     folder.parent.mkdir()
     folder.with_suffix(".md").write_text(
-        "".join(f"<!-- {part} begins -->\n<!-- {part} ends -->\n" for part in PARTS[1:])
+        "".join(f"<!-- {part} begins -->\n<!-- {part} ends -->\n" for part in PARTS if part != "table1")
     )
     with pytest.raises(ValueError, match="no markers of table1"):
-        main(results, folder)
+        main(results, folder, "mnist")
     (results / "figures" / "mnist5k" / "other").mkdir()
     (results / "figures" / "mnist5k" / "other" / "images.png").write_bytes(b"another")
     with pytest.raises(ValueError, match=r"two of images\.png"):
-        main(results, folder)
+        main(results, folder, "mnist")

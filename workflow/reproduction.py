@@ -1,8 +1,9 @@
 """Bring a finished study of images into the documentation: its tables, its figures, and its numbers into one page.
 
-    python -m workflow.reproduction results/mnist docs/reproduction/mnist
+    python -m workflow.reproduction results/mnist docs/reproduction/mnist mnist
 
-The page is the folder's name with `.md`. What a person wrote outside the markers of its parts stays.
+The page is the folder's name with `.md`. What a person wrote outside the markers of its parts stays. The last argument
+is the data of the published numbers that stand beside the study's own: `mnist` or `cifar10`.
 """
 
 from __future__ import annotations
@@ -37,13 +38,30 @@ def optimum(results: Path) -> str:
     return markdown_rows(header, rows)
 
 
-def standing(results: Path) -> str:
-    """Bits per dimension of MNIST as published for normalising flows, and the best of this study among them."""
-    from difftime.tables.published import MNIST_FLOWS
+def paper(results: Path, data: str) -> str:
+    """The standard p_noise beside the paper's Table 1, with what a T costs of either: the difference to T = 1."""
+    from difftime.tables.published import TABLE1
+    from difftime.tables.render import markdown_rows, plus_minus
+
+    published = {row.T: row for row in TABLE1 if row.dataset == data}
+    own = of_every_data("table1", results).query("p_noise == 'standard'").set_index("T")
+    rows = [
+        [
+            f"{T:g}", plus_minus(row.bpd, row.bpd_se, 3), plus_minus(row.delta_bpd, row.delta_bpd_se, 3),
+            f"{row.nfe:.0f}", f"{there.bpd:.2f}", f"{there.bpd - published[1.0].bpd:.2f}", f"{there.nfe:g}",
+        ]
+        for T, row in own.iterrows() if (there := published.get(T)) is not None
+    ]  # fmt: skip
+    return markdown_rows(["T", "BPD", "less T = 1", "NFE", "paper: BPD", "less T = 1", "NFE"], rows)
+
+
+def standing(results: Path, data: str) -> str:
+    """Bits per dimension as published for normalising flows, and the best of this study among them."""
+    from difftime.tables.published import FLOWS
     from difftime.tables.render import markdown_rows, plus_minus
 
     frame = of_every_data("table1", results)
-    rows: list[tuple[float, list[str]]] = [(one.bpd, [one.name, f"{one.bpd:.2f}", ""]) for one in MNIST_FLOWS]
+    rows: list[tuple[float, list[str]]] = [(one.bpd, [one.name, f"{one.bpd:.2f}", ""]) for one in FLOWS[data]]
     for name, column in (("ODE", "bpd"), ("bound of the SDE", "elbo_bpd")):
         best = frame.loc[frame[column].idxmin()]
         model = f"**this study**, {name}, T = {best['T']:g}, {best.p_noise}"
@@ -84,14 +102,22 @@ def files(results: Path, folder: Path) -> None:
                 shutil.copy(path, folder / name / path.name)
 
 
-def main(results: Path, folder: Path) -> None:
+def main(results: Path, folder: Path, data: str) -> None:
     files(results, folder)
     page = folder.with_suffix(".md")
-    parts = {"table1": table1, "cheapest": cheapest, "optimum": optimum, "standing": standing, "time": time}
-    for part, text in parts.items():
-        if not put(text(results), part, page):
+    texts = {
+        "paper": paper(results, data),
+        "table1": table1(results),
+        "cheapest": cheapest(results),
+        "optimum": optimum(results),
+        "standing": standing(results, data),
+        "time": time(results),
+    }
+    for part, text in texts.items():
+        if not put(text, part, page):
             raise ValueError(f"{page} has no markers of {part}.")
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    _, of_study, of_page, published_data = sys.argv
+    main(Path(of_study), Path(of_page), published_data)
