@@ -85,7 +85,7 @@ def refusal(*arguments: object) -> str:
         # at higher frequencies random weights carry rounding of 1e-7 to 1e-2
         ("vp", "full", {"fourier": [0, 1], "pixel_prior": True}),
         ("ve", "matched", {"pixel_prior": True}),
-        ("sub-vp", "standard", {"scale_input": True}),
+        ("sub-vp", "standard", {"scale_input": True, "bottleneck_attention": False}),
     ],
     ids=["VP, Fourier features and pixel prior", "VE, which scales its input", "sub-VP with a scaled input"],
 )

@@ -77,8 +77,8 @@ def test_the_output_has_the_shape_of_the_images(channels: int, size: int, multip
 
 
 def test_attention_sits_at_its_resolutions_and_in_the_bottleneck() -> None:
-    def resolutions(attention: tuple[int, ...]) -> list[int]:
-        model, seen = build(size=16, multipliers=(1, 2, 2), blocks=2, attention=attention), []
+    def resolutions(attention: tuple[int, ...], **options: bool) -> list[int]:
+        model, seen = build(size=16, multipliers=(1, 2, 2), blocks=2, attention=attention, **options), []
         for module in model.modules():
             if isinstance(module, Attention):
                 module.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[-1]))
@@ -88,6 +88,8 @@ def test_attention_sits_at_its_resolutions_and_in_the_bottleneck() -> None:
     assert resolutions(()) == [4]
     assert resolutions((5,)) == [4]
     assert resolutions((8, 4)) == [8, 8, 4, 4, 4, 4, 8]
+    assert resolutions((), bottleneck_attention=False) == []
+    assert resolutions((8, 4), bottleneck_attention=False) == [8, 8, 4, 4, 4, 8]
 
 
 @pytest.mark.parametrize("fourier", [(4,), (4, 5), (0, 6, 7)])

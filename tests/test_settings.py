@@ -562,6 +562,7 @@ IMAGES_TRAIN = {
     "datasets.mnist5k.flip": True, "datasets.mnist5k.seeds": 2, "datasets.mnist5k.training.steps": 9,
     "sdes.vp.beta_max": 19, "nets.unet-16.width": 32, "nets.unet-16.multipliers": [1, 2, 2], "nets.unet-16.blocks": 2,
     "nets.unet-16.attention": [7], "nets.unet-16.dropout": 0.2, "nets.unet-16.precision": "float32",
+    "nets.unet-16.bottleneck_attention": False,
     "nets.unet-16.channels_last": False, "nets.unet-16.compile": True, "nets.unet-16.training": {"batch": 9},
 }  # fmt: skip
 IMAGES_MEASURE = {

@@ -53,6 +53,7 @@ from difftime.images.pixels import CENTRED, Moments, Scale, marginals, mean_vari
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
 from difftime.study.settings import (
     FITTED,
+    NCSNPP_SHAPE,
     AnyImageSettings,
     BadSettings,
     Cell,
@@ -269,7 +270,7 @@ def image_nets(
     channels, height, width = images.shape
     if height != width:
         raise BadImages(f"{images.name} has images of {width} × {height} pixels; the network takes square ones.")
-    options = network.model_dump(include={"width", "multipliers", "blocks", "attention", "dropout", "fourier"})
+    options = network.model_dump(include={*NCSNPP_SHAPE, "dropout"})
     try:
         models = [NCSNpp(channels, height, **options, generator=stream(seed, "initial weights")) for seed in seeds]
     except ValueError as error:

@@ -43,6 +43,7 @@ class CellUNet(ModelMixin, ConfigMixin):
         fourier: list,
         indices: int,
         clock: dict,
+        bottleneck_attention: bool = True,
         black: float | None = None,
         white: float | None = None,
         data_variance: float | None = None,
@@ -50,7 +51,7 @@ class CellUNet(ModelMixin, ConfigMixin):
         super().__init__()
         self.net = NCSNpp(
             in_channels, sample_size, width=width, multipliers=multipliers, blocks=blocks, attention=attention,
-            fourier=fourier, dropout=0.0, generator=torch.Generator(),
+            fourier=fourier, bottleneck_attention=bottleneck_attention, dropout=0.0, generator=torch.Generator(),
         )  # fmt: skip
         self.prior = None if black is None or white is None else PixelPrior(black, white)
         self.data_variance = data_variance

@@ -16,7 +16,7 @@ from difftime.models.export_cell import CellModel, export_cell
 from difftime.models.foreign import BadModel
 from difftime.study.cell import ImageProblem
 from difftime.study.opening import open_cell
-from difftime.study.settings import Cell
+from difftime.study.settings import NCSNPP_SHAPE, Cell
 from difftime.tables.frames import rows_of
 from difftime.tables.parquet import read
 from difftime.tables.render import plus_minus
@@ -37,8 +37,7 @@ def run(folder: Path, T: float | None, p_noise: str, to: Path, seed: int, data_d
     if seed >= cell.seeds:
         raise BadModel(f"{folder} has the models of seeds 0 to {cell.seeds - 1}; there is no seed {seed}.")
     T = cell.T if T is None else T
-    names = {"width", "multipliers", "blocks", "attention", "fourier"}
-    options = cell.network.model_dump(mode="json", include=names)
+    options = cell.network.model_dump(mode="json", include=set(NCSNPP_SHAPE))
     model = CellModel(
         f"{cell.dataset}, {cell.net}, {cell.sde}", score.net.models[seed].cpu(), options, score,
         problem.epsilon, problem.T, problem.images.shape,

@@ -34,7 +34,7 @@ from difftime.study.settings.measures import (
     SampleSettings,
 )
 from difftime.study.settings.mixtures import MixtureSettings
-from difftime.study.settings.nets import MLPSettings, NCSNppSettings, PretrainedSettings
+from difftime.study.settings.nets import NCSNPP_SHAPE, MLPSettings, NCSNppSettings, PretrainedSettings
 from difftime.study.settings.noise import (
     FITTED,
     FittedName,

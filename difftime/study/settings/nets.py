@@ -36,6 +36,10 @@ Fourier = Annotated[int, Field(ge=0, le=16), NotBool]
 """In float32, 2^k x of a larger k has no digits left that tell noise from rounding."""
 
 
+NCSNPP_SHAPE = ("width", "multipliers", "blocks", "attention", "bottleneck_attention", "fourier")
+"""What of NCSN++'s settings a network that is not trained any more is built from."""
+
+
 class NCSNppSettings(Settings):
     """The U-Net NCSN++ for images (Song et al., 2021c). It predicts the noise."""
 
@@ -44,6 +48,9 @@ class NCSNppSettings(Settings):
     multipliers: Filled[Count] = Field(default=(1, 2), description="Channels of every level, in widths")
     blocks: Count = Field(default=4, description="Residual blocks per level")
     attention: tuple[Count, ...] = Field(default=(), description="Resolutions at which attention applies")
+    bottleneck_attention: bool = Field(
+        default=True, description="Whether attention also applies between the way down and the way up, as published"
+    )
     dropout: Annotated[float, Field(ge=0, lt=1), NotBool] = Field(
         default=0.1, description="Share of activations that a step of training leaves out"
     )
@@ -53,7 +60,7 @@ class NCSNppSettings(Settings):
     pixel_prior: bool = Field(
         default=False,
         description="Whether the network starts from what each pixel by itself says of its noise, if it is black, "
-        "white or Gaussian with the shares and moments of the training images",
+        "white or anything in between, with the shares of these in the training images",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",

@@ -213,7 +213,8 @@ class NCSNpp(nn.Module):
 
     Level i works on size / 2^i pixels a side with width · multipliers[i] channels and has `blocks` residual blocks on
     its way down and one more on its way up. Attention follows the blocks at the resolutions in `attention`, once a
-    level on the way up; the bottleneck always has it. Dropout draws from PyTorch's global generator.
+    level on the way up; the bottleneck has it too, unless `bottleneck_attention` is False. Dropout draws from PyTorch's
+    global generator.
 
     The first convolution also sees sin and cos of 2^k pi x for every k in `fourier` (Kingma et al., 2021): at little
     noise the network has to tell differences far below a grey level. The published network has none.
@@ -233,6 +234,7 @@ class NCSNpp(nn.Module):
         dropout: float,
         fourier: Sequence[int] = (),
         generator: torch.Generator,
+        bottleneck_attention: bool = True,
         fir: bool = True,
         pyramid: bool = True,
         embedding: Literal["positional", "fourier"] = "positional",
@@ -262,7 +264,7 @@ class NCSNpp(nn.Module):
             c = c_level
             c_skips += blocks * [c]
 
-        self.middle = nn.ModuleList([block(c, c, attention=True), block(c, c)])
+        self.middle = nn.ModuleList([block(c, c, attention=bottleneck_attention), block(c, c)])
         self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
         for n, c_level in zip(reversed(sizes), reversed(widths), strict=True):
             if n > sizes[-1]:
