@@ -1,19 +1,22 @@
-"""What each part of the default study's training of images is worth: bits per dimension after equal core-seconds.
+"""What each part of the training of images is worth: bits per dimension after equal core-seconds.
 
-    python -m benchmarks.recipe                all rows of docs/training.md
-    python -m benchmarks.recipe "batch 8"      one of them, beside the study's own
+    python -m benchmarks.recipe                           digits: the default study, the first table of docs/training.md
+    python -m benchmarks.recipe "batch 8"                 one of its rows, beside the study's own
+    python -m benchmarks.recipe --photographs             config/cifar10.yaml, the second table
+    python -m benchmarks.recipe --photographs part.npz    the same on other photographs (arrays `train` and `test`)
 
-Every row trains the cell mnist5k, VP, T = 0.6 of `config.yaml` with some settings changed, for as many steps as cost
-as much processor time as the study's own; the cost of a step is measured for both in turns, as other work on a machine
-slows them alike. Then the ELBO of the same random held-out digits, with the same noise, is compared image by image.
+Every row trains a cell with VP, T = 0.6 with some settings changed, for as many steps as cost as much processor time as
+the first row's; the cost of a step is measured for both in turns, as other work on a machine slows them alike. Then the
+ELBO of the same random held-out images, with the same noise, is compared image by image.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
-import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,14 +31,16 @@ from difftime.study.settings import Cell, read_study
 from difftime.tables.render import markdown_rows
 from difftime.training.train import Trained, train
 
-IMAGES, PAIRS = 256, 4
-OWN = "the default study"
+OWN = "the study's own"
+Changes = tuple[dict[str, Any], dict[str, Any]]
+"""What differs in training, and in the network."""
 ADAM = {"optimiser": "adam", "learning_rate": 1e-2}
-ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    OWN: ({}, {}),
+DIGITS: dict[str, Changes] = {
     "Adam, rate 1e-2": (ADAM, {}),
     "without the prior of single pixels": ({}, {"pixel_prior": False}),
     "without Fourier features": ({}, {"fourier": []}),
+    "without attention": ({}, {"bottleneck_attention": False}),
+    "one level, without attention": ({}, {"multipliers": [1], "bottleneck_attention": False}),
     "Fourier features 3, 4, 5": ({}, {"fourier": [3, 4, 5]}),
     "cosine decay from 3e-2": ({"decay": "cosine", "learning_rate": 3e-2}, {}),
     "rate 2.8e-2": ({"learning_rate": 2.8e-2}, {}),
@@ -52,7 +57,45 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"pixel_prior": False, "fourier": []},
     ),
 }
-"""What differs in training, and in the network."""
+UNET = {"width": 32, "multipliers": [1, 2], "bottleneck_attention": True}
+PHOTOGRAPHS: dict[str, Changes] = {
+    "with attention": ({}, {"bottleneck_attention": True}),
+    "two blocks": ({}, {"blocks": 2}),
+    "two levels, multipliers 1, 1": ({}, {"multipliers": [1, 1]}),
+    "two levels, multipliers 1, 1, with attention": ({}, {"multipliers": [1, 1], "bottleneck_attention": True}),
+    "two levels, multipliers 1, 2, with attention": ({}, UNET | {"width": 64}),
+    "U-Net: width 32, multipliers 1, 2, with attention": ({}, UNET),
+    "U-Net, one level": ({}, UNET | {"multipliers": [1]}),
+    "U-Net, multipliers 1, 1": ({}, UNET | {"multipliers": [1, 1]}),
+    "U-Net, multipliers 1, 2, 2": ({}, UNET | {"multipliers": [1, 2, 2]}),
+    "U-Net, two blocks a level": ({}, UNET | {"blocks": 2}),
+    "U-Net, Fourier features 5, 6": ({}, UNET | {"fourier": [5, 6]}),
+    "U-Net, the prior of single pixels": ({}, UNET | {"pixel_prior": True}),
+    "U-Net, rate 2e-2": ({"learning_rate": 2e-2}, UNET),
+    "U-Net, rate 5e-3": ({"learning_rate": 5e-3}, UNET),
+    "U-Net, Adam, rate 2e-3": ({"optimiser": "adam", "learning_rate": 2e-3}, UNET),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows beside a cell of a study, which itself differs from it in `own`; measured on so many images and pairs."""
+
+    file: Path | None
+    dataset: str
+    network: str
+    own: Changes
+    rows: dict[str, Changes]
+    images: int
+    pairs: int
+    path: Path | None = None
+
+    def cell(self, row: Changes) -> Cell:
+        training, network = (of_own | of_row for of_own, of_row in zip(self.own, row, strict=True))
+        data = {} if self.path is None else {"kind": "npz", "path": str(self.path)}
+        changes = {"datasets": {self.dataset: data}, "nets": {self.network: network | {"training": training}}}
+        study = read_study([self.file] if self.file else [], overrides=changes)
+        return study.cell(self.dataset, "vp", self.network, "0.6")
 
 
 @dataclass(frozen=True)
@@ -60,11 +103,6 @@ class Result:
     steps: int
     seconds: float
     bpd: Tensor
-
-
-def cell(training: dict[str, Any], network: dict[str, Any]) -> Cell:
-    changes = {"datasets": {"mnist5k": {"training": training}}, "nets": {"unet-16": network}}
-    return read_study(overrides=changes).cell("mnist5k", "vp", "unet-16", "0.6")
 
 
 def trained(own: Cell, steps: int) -> tuple[ImageProblem, Trained, float]:
@@ -85,17 +123,17 @@ def costs(one: Cell, other: Cell, rounds: int = 3, steps: int = 20) -> tuple[flo
     return min(first for first, _ in found), min(second for _, second in found)
 
 
-def measured(own: Cell, steps: int) -> Result:
+def measured(own: Cell, steps: int, images: int, pairs: int) -> Result:
     problem, result, seconds = trained(own, steps)
     problem.score.net.load_state_dict(result.weights)
     problem.score.net.requires_grad_(False)
     problem.score.net.eval()
     problem.score.net.precision = "float32"
-    part = measured_images(problem.images, IMAGES)
+    part = measured_images(problem.images, images)
     noise = standard_noise(problem.sde, problem.T, (problem.d,))
     elbo = image_elbo(
         problem.score, problem.sde, [noise], dequantised(problem, "benchmark", 0, part), problem.T, problem.epsilon,
-        seeds=["benchmark"], indices=part, pairs=PAIRS, end_pairs=1, batch=64,
+        seeds=["benchmark"], indices=part, pairs=pairs, end_pairs=1, batch=64,
     )  # fmt: skip
     return Result(steps, seconds, bits_per_dimension(elbo.elbo_x0[0, 0], problem.d))
 
@@ -106,17 +144,35 @@ def row(name: str, result: Result, own: Result) -> list[str]:
     return [name, str(result.steps), f"{result.seconds:.0f}", f"{mean:.3f} ± {se:.3f}", difference]
 
 
-def main(wanted: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", help="names of rows; none: all")
+    parser.add_argument(
+        "--photographs", nargs="?", const=True, metavar="NPZ", help="CIFAR-10, or the images of this file"
+    )
+    asked = parser.parse_args()
+    if asked.photographs is None:
+        of = Comparison(None, "mnist5k", "unet-16", ({}, {}), DIGITS, images=256, pairs=4)
+    else:
+        short = {"steps": 600, "warmup": 50, "ema": 0.99}
+        path = None if asked.photographs is True else Path(asked.photographs).resolve()
+        of = Comparison(
+            Path("config/cifar10.yaml"), "cifar10", "ncsnpp-64", (short, {}), PHOTOGRAPHS, images=96, pairs=2, path=path
+        )
+    if unknown := set(asked.rows) - set(of.rows):
+        missing, there = (", ".join(map(repr, names)) for names in (sorted(unknown), of.rows))
+        parser.error(f"there is no row {missing}; there are {there}")
     torch.set_num_threads(1)
-    own = cell(*ROWS[OWN])
-    base = measured(own, own.training.steps)
+    own = of.cell(({}, {}))
+    base = measured(own, own.training.steps, of.images, of.pairs)
     rows = [row(OWN, base, base)]
-    for name in wanted or [name for name in ROWS if name != OWN]:
-        other = cell(*ROWS[name])
+    for name in asked.rows or of.rows:
+        other = of.cell(of.rows[name])
         of_own, of_other = costs(own, other)
-        rows.append(row(name, measured(other, math.floor(own.training.steps * of_own / of_other)), base))
+        steps = math.floor(own.training.steps * of_own / of_other)
+        rows.append(row(name, measured(other, steps, of.images, of.pairs), base))
     print(markdown_rows(["training", "steps", "core-seconds", "BPD (ELBO)", "difference, paired"], rows), end="")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
