@@ -12,7 +12,7 @@ from shutil import copytree, which
 import pytest
 
 from difftime.study import fingerprint as source
-from difftime.study.registry import DERIVED
+from difftime.study.registry import DERIVED, modules
 
 COMMANDS = ("train", "elbo", "likelihood", "samples")
 PACKAGE = Path(source.__file__).parents[1]
@@ -30,7 +30,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     source.fingerprint.cache_clear()
-    source._parsed.cache_clear()
+    for cached in (source._parsed, source._source, source._known):
+        cached.cache_clear()
 
 
 def fingerprints() -> dict[str, str]:
@@ -220,6 +221,29 @@ def test_line_ends_of_another_system_change_nothing(package: Path) -> None:
     for module in package.rglob("*.py"):
         module.write_bytes(module.read_bytes().replace(b"\n", b"\r\n"))
     assert fingerprints() == before
+
+
+def test_a_job_takes_over_the_fingerprints_of_its_own_files_alone(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it parses nothing; a comment in any file is enough for it to look for itself."""
+    own = source.fingerprint("study.commands.train")
+    (environment,) = source.handed_on(modules()).items()
+    monkeypatch.setenv(*environment)
+    forget()
+    with monkeypatch.context() as patched:
+        patched.setattr(source, "written", lambda _: pytest.fail("a file is read as code"))
+        assert source.fingerprint("study.commands.train") == own
+    edited = package / "diffusion" / "sde.py"
+    text = edited.read_text(encoding="utf-8")
+    edited.write_text(text + "\n# a comment\n", encoding="utf-8")
+    forget()
+    assert source._known() == {}
+    assert source.fingerprint("study.commands.train") == own
+    edited.write_text(text + "\nnew = 1\n", encoding="utf-8")
+    forget()
+    with pytest.raises(source.OtherCode):
+        source.require(own, "study.commands.train")
 
 
 def test_a_job_runs_the_code_it_was_planned_with(package: Path) -> None:

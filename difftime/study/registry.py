@@ -146,7 +146,16 @@ FIGURES = {
         Figure("tradeoff", "tradeoff", True, lambda of: bool({"likelihood", "samples"} & of.measures)),
     )
 }
+COMMANDS = ("train", "model", "fit_noise", *MEASUREMENTS)
+"""The commands that the rules call, each a module of `study.commands`."""
 FINDINGS = ("optimum", "cheapest", "bounds", "elbo", "likelihood", "samples")
 """The tables that the findings are told from, with which the report opens."""
 OPENING = ("fig2", "table1")
 """The figures beside them, of mixtures and of images."""
+
+
+def modules() -> list[str]:
+    """The modules whose fingerprints the rules name."""
+    commands, figures = (f"study.commands.{name}" for name in COMMANDS), (f"figures.{name}" for name in FIGURES)
+    tables = {entry.module for entry in DERIVED.values()}
+    return [*commands, "study.pages", "tables.parquet", *sorted(tables), *figures]

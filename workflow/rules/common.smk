@@ -13,9 +13,9 @@ CLONE = Path(str(workflow.current_basedir), "../..").resolve()
 sys.path.insert(0, str(CLONE))
 
 from difftime.study.collecting import Busy, hold
-from difftime.study.fingerprint import ROOT, fingerprint
+from difftime.study.fingerprint import ROOT, fingerprint, handed_on
 from difftime.study.plan import MEASURED, Plan
-from difftime.study.registry import DERIVED, FIGURES, MEASUREMENTS
+from difftime.study.registry import DERIVED, FIGURES, MEASUREMENTS, modules
 from difftime.study.settings import (
     COLLECTED,
     FITTED,
@@ -29,6 +29,8 @@ min_version("9.15")
 gc.set_threshold(500_000, 20, 20)
 # environment.post-deploy.sh, which knows no place, installs this code into the environment that Snakemake builds
 os.environ.update(DIFFTIME_CODE=str(ROOT.parent))
+# jobs need not read the whole package again to see that it is the code that was planned
+os.environ.update(handed_on(modules()))
 
 # a module that Snakemake reads from a repository elsewhere has no folder here
 DEFAULT = CLONE / "config.yaml"
