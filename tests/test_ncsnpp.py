@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from difftime.support.streams import stream
-from difftime.training.nets.ncsnpp import FIR, TAPS, Attention, NCSNpp, ResidualBlock, time_features
+from difftime.training.nets.ncsnpp import FIR, TAPS, Attention, NCSNpp, ResidualBlock, attend, time_features
 
 CIFAR10 = {"channels": 3, "size": 32, "width": 128, "multipliers": (1, 2, 2, 2), "blocks": 4, "attention": (16,)}
 MNIST = {"channels": 1, "size": 28, "width": 64, "multipliers": (1, 2), "blocks": 4, "attention": (8,)}
@@ -212,6 +212,19 @@ def test_fir_up_is_four_times_the_transpose_of_down() -> None:
     x, y = inputs(size=4)[0].double(), inputs(size=8)[0].double()
     up, down = FIR.up(4).double(), FIR.down(8).double()
     assert torch.allclose((up(x) * y).sum(), 4 * (x * down(y)).sum())
+
+
+def test_attention_in_bfloat16_has_the_outputs_and_gradients_of_pytorchs_to_its_digits() -> None:
+    parts = torch.randn(4, 3, 50, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    slope = parts[3]
+
+    def attended(dtype: torch.dtype) -> list[torch.Tensor]:
+        own = [part.to(dtype).requires_grad_() for part in parts[:3]]
+        output = attend(*own)
+        return [output, *torch.autograd.grad(output, own, slope.to(dtype))]
+
+    for low, exact in zip(attended(torch.bfloat16), attended(torch.float64), strict=True):
+        assert (low - exact).norm() < 0.01 * exact.norm()
 
 
 def test_attention_does_not_know_where_a_position_is() -> None:
