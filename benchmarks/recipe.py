@@ -1,9 +1,9 @@
 """What each part of the training of images is worth: bits per dimension after equal core-seconds.
 
-    python -m benchmarks.recipe                           digits: the default study, the first table of docs/training.md
-    python -m benchmarks.recipe "batch 8"                 one of its rows, beside the study's own
-    python -m benchmarks.recipe --photographs             config/cifar10.yaml, the second table
-    python -m benchmarks.recipe --photographs part.npz    the same on other photographs (arrays `train` and `test`)
+    python -m benchmarks.recipe                               digits: the default study, first table of docs/training.md
+    python -m benchmarks.recipe "batch 8"                     one of its rows, beside the study's own
+    python -m benchmarks.recipe --photographs                 config/cifar10.yaml, the second table
+    python -m benchmarks.recipe --photographs --npz part.npz  the same on other photographs (arrays `train` and `test`)
 
 Every row trains a cell with VP, T = 0.6 with some settings changed, for as many steps as cost as much processor time as
 the first row's; the cost of a step is measured for both in turns, as other work on a machine slows them alike. Then the
@@ -31,6 +31,7 @@ from difftime.study.settings import Cell, read_study
 from difftime.tables.render import markdown_rows
 from difftime.training.train import Trained, train
 
+CIFAR10 = Path(__file__).parent.parent / "config" / "cifar10.yaml"
 OWN = "the study's own"
 Changes = tuple[dict[str, Any], dict[str, Any]]
 """What differs in training, and in the network."""
@@ -58,13 +59,15 @@ DIGITS: dict[str, Changes] = {
     ),
 }
 UNET = {"width": 32, "multipliers": [1, 2], "bottleneck_attention": True}
+"""What the rows of photographs call a U-Net."""
 PHOTOGRAPHS: dict[str, Changes] = {
     "with attention": ({}, {"bottleneck_attention": True}),
     "two blocks": ({}, {"blocks": 2}),
     "two levels, multipliers 1, 1": ({}, {"multipliers": [1, 1]}),
     "two levels, multipliers 1, 1, with attention": ({}, {"multipliers": [1, 1], "bottleneck_attention": True}),
     "two levels, multipliers 1, 2, with attention": ({}, UNET | {"width": 64}),
-    "U-Net: width 32, multipliers 1, 2, with attention": ({}, UNET),
+    "the same, batch 8": ({"batch": 8}, UNET | {"width": 64}),
+    "U-Net": ({}, UNET),
     "U-Net, one level": ({}, UNET | {"multipliers": [1]}),
     "U-Net, multipliers 1, 1": ({}, UNET | {"multipliers": [1, 1]}),
     "U-Net, multipliers 1, 2, 2": ({}, UNET | {"multipliers": [1, 2, 2]}),
@@ -92,7 +95,7 @@ class Comparison:
 
     def cell(self, row: Changes) -> Cell:
         training, network = (of_own | of_row for of_own, of_row in zip(self.own, row, strict=True))
-        data = {} if self.path is None else {"kind": "npz", "path": str(self.path)}
+        data = {} if self.path is None else {"kind": "npz", "path": str(self.path.resolve())}
         changes = {"datasets": {self.dataset: data}, "nets": {self.network: network | {"training": training}}}
         study = read_study([self.file] if self.file else [], overrides=changes)
         return study.cell(self.dataset, "vp", self.network, "0.6")
@@ -147,18 +150,16 @@ def row(name: str, result: Result, own: Result) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", help="names of rows; none: all")
-    parser.add_argument(
-        "--photographs", nargs="?", const=True, metavar="NPZ", help="CIFAR-10, or the images of this file"
-    )
+    parser.add_argument("--photographs", action="store_true", help="CIFAR-10 in place of digits")
+    parser.add_argument("--npz", type=Path, help="photographs in place of CIFAR-10's")
     asked = parser.parse_args()
-    if asked.photographs is None:
-        of = Comparison(None, "mnist5k", "unet-16", ({}, {}), DIGITS, images=256, pairs=4)
-    else:
+    if asked.photographs:
         short = {"steps": 600, "warmup": 50, "ema": 0.99}
-        path = None if asked.photographs is True else Path(asked.photographs).resolve()
-        of = Comparison(
-            Path("config/cifar10.yaml"), "cifar10", "ncsnpp-64", (short, {}), PHOTOGRAPHS, images=96, pairs=2, path=path
-        )
+        of = Comparison(CIFAR10, "cifar10", "ncsnpp-64", (short, {}), PHOTOGRAPHS, images=96, pairs=2, path=asked.npz)
+    elif asked.npz:
+        parser.error("--npz is for --photographs")
+    else:
+        of = Comparison(None, "mnist5k", "unet-16", ({}, {}), DIGITS, images=256, pairs=4)
     if unknown := set(asked.rows) - set(of.rows):
         missing, there = (", ".join(map(repr, names)) for names in (sorted(unknown), of.rows))
         parser.error(f"there is no row {missing}; there are {there}")

@@ -87,7 +87,11 @@ def refusal(*arguments: object) -> str:
         ("ve", "matched", {"pixel_prior": True}),
         ("sub-vp", "standard", {"scale_input": True, "bottleneck_attention": False}),
     ],
-    ids=["VP, Fourier features and pixel prior", "VE, which scales its input", "sub-VP with a scaled input"],
+    ids=[
+        "VP, Fourier features and pixel prior",
+        "VE, which scales its input",
+        "sub-VP with a scaled input, no attention",
+    ],
 )
 def test_an_exported_cell_draws_the_same_samples_without_difftime(
     tmp_path: Path, sde: str, p_noise: str, network: dict

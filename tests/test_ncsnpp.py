@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from difftime.support.streams import stream
-from difftime.training.nets.ncsnpp import FIR, TAPS, Attention, NCSNpp, ResidualBlock, attend, time_features
+from difftime.training.nets.ncsnpp import FEW, FIR, TAPS, Attention, NCSNpp, ResidualBlock, attend, time_features
 
 CIFAR10 = {"channels": 3, "size": 32, "width": 128, "multipliers": (1, 2, 2, 2), "blocks": 4, "attention": (16,)}
 MNIST = {"channels": 1, "size": 28, "width": 64, "multipliers": (1, 2), "blocks": 4, "attention": (8,)}
@@ -214,8 +214,9 @@ def test_fir_up_is_four_times_the_transpose_of_down() -> None:
     assert torch.allclose((up(x) * y).sum(), 4 * (x * down(y)).sum())
 
 
-def test_attention_in_bfloat16_has_the_outputs_and_gradients_of_pytorchs_to_its_digits() -> None:
-    parts = torch.randn(4, 3, 50, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+@pytest.mark.parametrize("positions", [50, FEW, FEW + 1])
+def test_attention_in_bfloat16_has_the_outputs_and_gradients_of_pytorchs_to_its_digits(positions: int) -> None:
+    parts = torch.randn(4, 3, positions, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     slope = parts[3]
 
     def attended(dtype: torch.dtype) -> list[torch.Tensor]:

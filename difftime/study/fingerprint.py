@@ -113,8 +113,9 @@ def _source() -> str:
 @cache
 def _known() -> dict[str, str]:
     """The fingerprints that were handed on to this process; none if they are of other files than it has."""
-    handed = json.loads(os.environ.get(HANDED_ON, "{}"))
-    known: dict[str, str] = handed.get(_source(), {}) if handed else {}
+    if HANDED_ON not in os.environ:
+        return {}
+    known: dict[str, str] = json.loads(os.environ[HANDED_ON]).get(_source(), {})
     return known
 
 

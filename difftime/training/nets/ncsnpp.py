@@ -23,6 +23,9 @@ TAPS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
 BOX = (1 / 2, 1 / 2)
 """The kernel that averages two pixels, and repeats one on the way up: resampling without FIR, as in DDPM++."""
 
+FEW = 256
+"""Positions up to which plain products are the faster attention in bfloat16 on a CPU."""
+
 NEAR_ZERO = 1e-10
 """The scale of the weights at the end of each residual branch and of the network: both start as nothing."""
 
@@ -159,8 +162,8 @@ def attend(
     query: Float[Tensor, "batch n c"], key: Float[Tensor, "batch n c"], value: Float[Tensor, "batch n c"]
 ) -> Float[Tensor, "batch n c"]:
     """softmax(query keyᵀ / √c) value, of one head."""
-    if query.is_cpu and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        # the gradient of PyTorch's fused kernel for bfloat16 on the CPU takes three to twenty times as long as this
+    if query.is_cpu and query.dtype == torch.bfloat16 and torch.is_grad_enabled() and query.shape[1] <= FEW:
+        # the gradient of PyTorch's fused kernel has fixed costs there that few positions do not repay
         return torch.softmax(query @ key.mT * query.shape[-1] ** -0.5, -1) @ value
     return scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
 
