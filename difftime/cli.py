@@ -314,14 +314,14 @@ def collect(
     With --partial a second table, OUTPUT-missing, lists the files that are missing. OUTPUT must then lie outside the
     tables of the study.
     """
-    from difftime.study import collecting
+    from difftime.study import collecting, saving
 
     if partial and output.resolve().is_relative_to((results / "tables").resolve()):
         raise BadSettings(f"{output} is where a whole study's tables belong. Give a partial one another folder.")
     there, missing = collecting.parts(study_in(results), results, dataset, table)
-    collecting.save_collected(there if partial else there + missing, table, output)
+    saving.save_collected(there if partial else there + missing, table, output)
     if partial:
-        collecting.save_missing(missing, output.with_name(f"{output.stem}-missing.parquet"))
+        saving.save_missing(missing, output.with_name(f"{output.stem}-missing.parquet"))
         typer.echo(f"{len(missing)} of {len(there) + len(missing)} parts of {table} are missing.", err=True)
 
 

@@ -12,7 +12,8 @@ from studies import CONFIGS, study
 
 from difftime.study.plan import Plan, parameters
 from difftime.study.registry import DERIVED, MEASUREMENTS
-from difftime.study.settings import COLLECTED, Cell, read_measurement, unflat, write_json
+from difftime.study.settings import COLLECTED, Cell, read_measurement
+from difftime.support.plain import unflat, write_json
 
 CELL = {"dataset": "toy", "sde": "vp", "net": "mlp-32x2", "T": "0.6"}
 DIGITS = {"dataset": "mnist5k", "sde": "vp", "net": "unet-16", "T": "0.6"}

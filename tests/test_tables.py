@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import TOY, frame
 
-from difftime.study.collecting import save_collected
+from difftime.study.saving import save_collected
 from difftime.tables.parquet import BadTable, check, read, save
 from difftime.tables.render import ROWS_SHOWN
 from difftime.tables.schema import TABLES, Column, arrow_schema, write_rows

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from difftime.study.fingerprint import OtherCode, require
-from difftime.study.settings import BadSettings
 
 log = logging.getLogger("difftime")
 
@@ -37,8 +36,8 @@ def job(snakemake: Any, module: str | None = None) -> Iterator[None]:
 def _known() -> tuple[type[Exception], ...]:
     """Errors whose message is meant for a person, also those of the modules that the block has imported."""
     names = {
-        "difftime.tables.parquet": "BadTable", "difftime.images.readers": "BadImages",
-        "difftime.models.foreign": "BadModel",
+        "difftime.study.settings": "BadSettings", "difftime.tables.parquet": "BadTable",
+        "difftime.images.readers": "BadImages", "difftime.models.foreign": "BadModel",
     }  # fmt: skip
     imported = (getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules)
-    return BadSettings, OtherCode, OSError, *imported
+    return OtherCode, OSError, *imported

@@ -25,10 +25,10 @@ from difftime.study.settings import (
     Study,
     asked_for,
     cell_name,
-    flat,
     plain_study,
     what_it_is,
 )
+from difftime.support.plain import flat
 from difftime.tables.schema import CAPTIONS
 
 Wildcards = Any

@@ -3,6 +3,6 @@
 from difftime.study.job import job
 
 with job(snakemake, "tables.parquet"):
-    from difftime.study.collecting import save_collected
+    from difftime.study.saving import save_collected
 
     save_collected(snakemake.input.parts, snakemake.wildcards.table, snakemake.output.parquet)

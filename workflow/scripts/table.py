@@ -5,6 +5,6 @@ from difftime.study.registry import DERIVED
 
 entry = DERIVED[snakemake.wildcards.table]
 with job(snakemake, entry.module):
-    from difftime.study.collecting import save_derived
+    from difftime.study.saving import save_derived
 
     save_derived(entry, dict(snakemake.input.items()), snakemake.params.settings, snakemake.output.parquet)

@@ -45,7 +45,7 @@ from difftime.study.settings.noise import (
     NoiseSettings,
 )
 from difftime.study.settings.optimum import OptimumSettings
-from difftime.study.settings.plain import add_blocks, flat, plain_study, study_in, unflat, write_json
+from difftime.study.settings.plain import add_blocks, plain_study, study_in
 from difftime.study.settings.reading import CONFIG, Measurement, read_measurement, read_study
 from difftime.study.settings.sdes import OfModelSettings, SDESettings, TabulatedSettings
 from difftime.study.settings.study import Study
