@@ -127,11 +127,11 @@ def costs(one: Cell, other: Cell, rounds: int = 3, steps: int = 20) -> tuple[flo
 
 
 def measured(own: Cell, steps: int, images: int, pairs: int) -> Result:
-    problem, result, seconds = trained(own, steps)
+    _, result, seconds = trained(own, steps)
+    problem = build(own, precision="float32")
     problem.score.net.load_state_dict(result.weights)
     problem.score.net.requires_grad_(False)
     problem.score.net.eval()
-    problem.score.net.precision = "float32"
     part = measured_images(problem.images, images)
     noise = standard_noise(problem.sde, problem.T, (problem.d,))
     elbo = image_elbo(
