@@ -70,14 +70,13 @@ def standing(results: Path, data: str) -> str:
 
 
 def time(results: Path) -> str:
-    """The seconds of every kind of job, what it ran on, and with which versions."""
+    """The seconds of every kind of job, with those before a cut, what it ran on, and with which versions."""
     from difftime.tables.render import markdown_rows
 
     runs = of_every_data("runs", results)
-    rows = [
-        [command, str(len(jobs)), f"{jobs.seconds.median():,.0f}", f"{jobs.seconds.sum():,.0f}"]
-        for command, jobs in runs.groupby("command", sort=False)
-    ]
+    # a run that was cut has the seconds of its last piece; a training's own count those before
+    seconds = runs[["seconds", "work_seconds"]].max(axis=1).groupby(runs.command, sort=False)
+    rows = [[command, str(len(jobs)), f"{jobs.median():,.0f}", f"{jobs.sum():,.0f}"] for command, jobs in seconds]
 
     def all_of(column: str) -> str:
         return ", ".join(map(str, runs[column].dropna().unique()))
