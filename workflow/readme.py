@@ -122,7 +122,7 @@ def graph(names: list[str], arrows: list[tuple[str, str]]) -> str:
         for column, own in columns.items()
         for row, name in enumerate(own)
     }
-    shown = [(a, b) for a, b in arrows if not any(a != step and reaches(a, step) for step in before[b])]
+    shown = [(a, b) for a, b in sorted(arrows) if not any(a != step and reaches(a, step) for step in before[b])]
     lines = [
         f'<path d="M{place[a][0] + 110} {place[a][1] + 13} C{place[a][0] + 130} {place[a][1] + 13} '
         f'{place[b][0] - 20} {place[b][1] + 13} {place[b][0]} {place[b][1] + 13}" fill="none" stroke="#999"/>'

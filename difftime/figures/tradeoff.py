@@ -28,6 +28,8 @@ FLOOR = "distance of perfect samples (expected)"
 RING = "cheapest within the allowed loss"
 LOG_FROM = 4.0
 """The axis of a cost is logarithmic where the largest is more than this times the smallest."""
+CROWDED = 20.0
+"""A logarithmic axis that is longer than this has no room for the labels 1, 2 and 5 of every decade."""
 LETTER, SPACE = 0.032, 0.035
 """The width of a letter of a T on top, and the least space between two of them, as shares of a panel's width."""
 
@@ -82,7 +84,7 @@ def _scale(axes: Axes, rows: pd.DataFrame, panel: Panel) -> None:
     low, high = rows[panel.cost].min(), rows[panel.cost].max()
     if high > LOG_FROM * low:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=15))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high > CROWDED * low else (1, 2, 5), numticks=15))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(low / 1.3, high * 1.3)
