@@ -84,8 +84,8 @@ readme: $(VENV)/run  ## put the default study's findings and figures into README
 schema: $(VENV)/run  ## write the settings' JSON schema for editors
 	difftime schema > workflow/schemas/config.schema.json
 
-benchmark: $(VENV)/run  ## measure the speed anew and put it into the docs: some twenty minutes
-	$(BIN)/python -m workflow.readme speed
+benchmark: $(VENV)/run  ## measure the speed of a study, of training, of images and of the workflow: some twenty minutes
+	for part in study training images workflow; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
 clean:  ## remove the environment; results stay
 	rm -rf $(VENV)

@@ -1,15 +1,13 @@
-"""Render into README.md and the docs what is not typed by hand: findings, tables, speed, the graph of the rules.
+"""Render into README.md and the docs what is not typed by hand: findings, tables, the graph of the rules.
 
-    python -m workflow.readme findings|table1|cheapest|speed|figures|rules
+    python -m workflow.readme findings|table1|cheapest|figures|rules
 
-A part stands between its own pair of markers in every page that shows it. All but `speed`, which runs the benchmarks,
-read the default study's results.
+A part stands between its own pair of markers in every page that shows it. All read the default study's results.
 """
 
 from __future__ import annotations
 
 import hashlib
-import platform
 import re
 import shutil
 import subprocess
@@ -73,16 +71,6 @@ def of_every_data(table: str, results: Path) -> pd.DataFrame:
     cells = study_in(results).cells()
     places = [results / "tables" / name for name in cells.datasets() if table in cells.tables(name)]
     return pd.concat([read(place / f"{table}.parquet", table) for place in places], ignore_index=True)
-
-
-def speed() -> str:
-    from benchmarks import images, study, training, workflow
-
-    cpu = next(
-        line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith("model name")
-    )
-    machine = f"{cpu.split(':')[1].strip()}, 2 cores, {platform.system()}, Python {platform.python_version()}"
-    return f"Measured on {machine}.\n\n" + "\n".join(part.main() for part in (study, training, images, workflow))
 
 
 def figures() -> None:
@@ -172,7 +160,7 @@ def main(part: str) -> None:
     if part in ("figures", "rules"):
         {"figures": figures, "rules": rules}[part]()
         return
-    text = {"findings": findings, "table1": table1, "cheapest": cheapest, "speed": speed}[part]()
+    text = {"findings": findings, "table1": table1, "cheapest": cheapest}[part]()
     shown = [page for page in PAGES if put(text, part, page)]
     if not shown:
         raise ValueError(f"No page has the markers of {part}.")
