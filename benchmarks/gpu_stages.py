@@ -22,7 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from difftime.diffusion.score import Hutchinson, NetScore, rademacher
 from difftime.diffusion.sde import VP, standard_noise
-from difftime.images.pixels import bits_per_dimension, scaled
+from difftime.images.pixel_decoder import PixelDecoder
+from difftime.images.pixel_prior import PixelPrior
+from difftime.images.pixels import CENTRED, bits_per_dimension, scaled
 from difftime.images.readers import ImageData
 from difftime.measures.image_elbo import image_elbo, over_images
 from difftime.measures.likelihood import ode_likelihood
@@ -145,6 +147,10 @@ class Bench:
 
     def data(self) -> ImageSample:
         return ImageSample(self.images.train.to(self.device), False)
+
+    @cached_property
+    def decoder(self) -> PixelDecoder:
+        return PixelDecoder(PixelPrior.of(self.images.train), CENTRED)
 
     @cached_property
     def part(self) -> Tensor:
@@ -371,7 +377,7 @@ def elbo_bits(bench: Bench, score: NetScore, part: Tensor, pairs: int) -> Tensor
     noise = standard_noise(SDE, T, (bench.images.d,))
     terms = image_elbo(
         score, SDE, [noise], bench.held_out(part), T, EPSILON, seeds=[SEED], indices=part, pairs=pairs, end_pairs=1,
-        batch=bench.size.images, device=bench.device,
+        batch=bench.size.images, decoder=bench.decoder, device=bench.device,
     )  # fmt: skip
     return bits_per_dimension(terms.elbo_x0[0, 0], bench.images.d)
 

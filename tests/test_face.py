@@ -245,6 +245,20 @@ def test_a_solve_that_is_cut_has_no_mean() -> None:
     assert math.isnan(q.log_q.mean)
 
 
+def test_training_pixels_change_the_decoder_alone() -> None:
+    """By their shares of black and white; without them, and for other data, the decoder is Gaussian."""
+    score, train, test = dt.Score(Net(), dt.VP()), pixels(200), pixels(32)
+    train[:, :, :2], test[:, :, :2] = 0, 0
+    plain, known = dt.elbo(score, test), dt.elbo(score, test, data=train)
+    for name in ("elbo", "prior", "I", "R"):
+        assert torch.equal(getattr(plain, name).values, getattr(known, name).values)
+    assert (known.decoder.values != plain.decoder.values).all()
+    scaled = [dt.elbo(score, dt.Pixels(test, 0, 1), data=data) for data in (train, dt.Pixels(train, -5, 5))]
+    assert torch.equal(scaled[0].decoder.values, scaled[1].decoder.values)  # the scale is that of what is measured
+    for x, data in ((torch.randn(32, 1, 4, 4), train), (test, torch.randn(32, 1, 4, 4))):
+        assert torch.equal(dt.elbo(score, x, data=data).decoder.values, dt.elbo(score, x).decoder.values)
+
+
 # ELBO(T)
 
 
@@ -255,7 +269,7 @@ def test_the_curve_at_the_models_t_is_its_elbo(kind: str) -> None:
     curve = dt.elbo_curve(score, test, p_noise=kind, data=train, times=5, **options)
     start = dt.p_noise(kind, dt.VP(), 0.8, train, **options)
     assert torch.allclose(curve.elbo[:, -1], dt.elbo(score, test, 0.8, start).elbo.values, atol=1e-4)
-    assert torch.allclose(curve.bpd[:, -1], dt.elbo(score, test, 0.8, start).bpd.values, atol=1e-4)
+    assert torch.allclose(curve.bpd[:, -1], dt.elbo(score, test, 0.8, start, data=train).bpd.values, atol=1e-4)
     assert curve.T.tolist() == pytest.approx([0.16, 0.32, 0.48, 0.64, 0.8])
 
 

@@ -19,6 +19,8 @@ from test_models import LINEAR, Harmful, checkpoint, latent, needs_diffusers, sa
 from test_scout import MEAN, SHAPE, SPREAD, gaussian_images, table
 
 from difftime.diffusion.p_noise import diffused_moments
+from difftime.images.pixel_decoder import PixelDecoder
+from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import CENTRED, Scale, moments
 from difftime.images.readers import load_images
 from difftime.measures.curve import noises_at, running_elbo
@@ -245,7 +247,7 @@ def of_the_library(
     at = T * torch.arange(1, times + 1, dtype=torch.float64) / times
     found = running_elbo(
         model.score, model.sde, noises, at, x0, T, model.epsilon, seeds=[f"0/{name}/0"], indices=index, pairs=pairs,
-        end_pairs=2, batch=256,
+        end_pairs=2, batch=256, decoder=PixelDecoder(PixelPrior.of(images.train), model.scale),
     )  # fmt: skip
     return model.scale.bits_per_dimension(found.elbo_x0[:, 0], model.d)
 

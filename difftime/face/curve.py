@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from difftime.diffusion.p_noise import MixtureNoise
-from difftime.face.data import Known, Points, check_counts, known, points
+from difftime.face.data import Known, Points, check_counts, decoder, known, points
 from difftime.face.noise import Kind, check_kind, p_noise
 from difftime.face.results import Estimate, bits_per_unit, refuse_bits
 from difftime.face.score import Flat, Score
@@ -96,7 +96,8 @@ def elbo_curve(
         score: the score.
         x: held-out data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
         p_noise: `"standard"`, `"matched"`, `"full"` or `"mixture"`; a flow has no curve, because it is fitted to one T.
-        data: what the p_noise is fitted to: training data, or a `Mixture`.
+        data: what the p_noise is fitted to: training data, or a `Mixture`. From training data in uint8 the decoder of
+            pixels is made, as in `elbo`.
         times: the number of times, equally far apart, or the times themselves in rising order.
         pairs, batch, seed: as in `elbo`. The network is evaluated as often as in one `elbo`.
         options: the options of `p_noise`.
@@ -122,7 +123,8 @@ def elbo_curve(
     with score.measuring():
         found = running_elbo(
             Flat(score, flat.shape), score.sde, noises, at, flat.x, T, score.epsilon, seeds=[str(seed)],
-            indices=torch.arange(len(flat.x)), pairs=pairs, end_pairs=2, batch=batch, device=score.device,
+            indices=torch.arange(len(flat.x)), pairs=pairs, end_pairs=2, batch=batch, decoder=decoder(flat, data),
+            device=score.device,
         )  # fmt: skip
     return Curve(at, found.elbo_eps[0, 0].mT.contiguous(), found.residual[0], p_noise, score, flat)
 

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.p_noise import shrunk
-from difftime.images.pixels import LEVELS, Moments, moments, scaled
+from difftime.images.pixel_decoder import PixelDecoder
+from difftime.images.pixel_prior import PixelPrior
+from difftime.images.pixels import LEVELS, Moments, Scale, moments, scaled
+from difftime.measures.image_elbo import Loss, gaussian
 from difftime.support.streams import stream
 
 LOOKED_AT = 1 << 16
@@ -143,6 +146,14 @@ def check_points(x: Tensor) -> None:
             "pixels, they have no density: pass them as uint8, and they are dequantised.",
             stacklevel=4,
         )
+
+
+def decoder(x: Points, data: Any) -> Loss:
+    """The decoder of `elbo_x0`: that of pixels, by the shares of black and white in `data`, else the Gaussian one."""
+    pixels = None if data is None or isinstance(data, Mixture) else as_pixels(data)
+    if x.pixels is None or pixels is None:
+        return gaussian
+    return PixelDecoder(PixelPrior.of(pixels.levels), Scale.between(float(x.pixels.low), float(x.pixels.high)))
 
 
 COLUMNS = 64

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from difftime.diffusion.score import Hutchinson, divergence, rademacher
-from difftime.face.data import check_counts, points
+from difftime.face.data import check_counts, decoder, points
 from difftime.face.noise import PNoise, p_noise, shape_of
 from difftime.face.results import Elbo, Estimate, Likelihood
 from difftime.face.score import Flat, Score
@@ -40,6 +40,7 @@ def elbo(
     T: float | None = None,
     p_noise: PNoise | Literal["standard"] = "standard",
     *,
+    data: Any = None,
     pairs: int = 16,
     batch: int = 256,
     seed: int = 0,
@@ -54,6 +55,9 @@ def elbo(
         x: held-out data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
         T: the diffusion time; None is the largest time of the score.
         p_noise: the density from which the reverse process starts, made by `p_noise` for the same T.
+        data: training data. If they and x are 8-bit data, the decoder knows how often a pixel is black or white, and
+            where a grey level ends. Else it is Gaussian, which loses a sixth of a bit in each pixel of a known level.
+            Nothing but the decoder depends on them.
         pairs: antithetic pairs of evaluations for I of each point; the decoder takes 4 more evaluations. `I.se` shows
             whether the pairs suffice: data of few dimensions need more pairs than images.
         batch: points in the network at once.
@@ -80,7 +84,8 @@ def elbo(
     with score.measuring():
         terms = image_elbo(
             Flat(score, flat.shape), score.sde, [start.density], flat.x, T, score.epsilon, seeds=[str(seed)],
-            indices=torch.arange(len(flat.x)), pairs=pairs, end_pairs=2, batch=batch, device=score.device,
+            indices=torch.arange(len(flat.x)), pairs=pairs, end_pairs=2, batch=batch,
+            decoder=decoder(flat, data), device=score.device,
         )  # fmt: skip
     return Elbo(
         elbo=Estimate.of(terms.elbo_eps[0, 0]),

@@ -68,7 +68,7 @@ class Elbo(NamedTuple):
         prior: E log p_noise(x_T).
         I: the weighted score error of Eq. 6.
         R: Eq. 5, the same closed form for every point.
-        decoder: the term of a Gaussian decoder from x_epsilon to the point; its mean is Tweedie's formula.
+        decoder: the term from x_epsilon to the point, of a Gaussian around Tweedie's mean or of a decoder of pixels.
         elbo_x0: elbo + decoder, a lower bound on log q(x_0) of the points themselves.
         points: the data that were measured.
     """

@@ -40,6 +40,13 @@ def _normal_mass(a: Tensor, b: Tensor) -> Tensor:
     return 0.5 * (torch.special.erfc(near / math.sqrt(2)) - torch.special.erfc(far / math.sqrt(2)))
 
 
+def _with_outside(density: Tensor, y: Tensor, spread: Tensor) -> Tensor:
+    """log of the density and that of the share outside, which must not underflow: far out it is all there is."""
+    u = y / spread
+    outside = math.log(OUTSIDE / math.sqrt(2 * math.pi)) - 0.5 * u * u - spread.log()
+    return torch.logaddexp(density.log(), outside)
+
+
 @dataclass(frozen=True)
 class PixelPrior:
     """`black` and `white`: the shares of pixels of the lowest and of the highest level."""
@@ -55,6 +62,25 @@ class PixelPrior:
         ]
         return cls(*(sum(level) / math.prod(images.shape) for level in zip(*counts, strict=True)))
 
+    @property
+    def parts(self) -> tuple[tuple[float, float, float], ...]:
+        """The density, and where it begins and ends, of black, of white and of any level."""
+        grey = 1 - self.black - self.white
+        places = ((self.black, -1.0, GREY - 1), (self.white, 1 - GREY, 1.0), (grey, -1.0, 1.0))
+        return tuple(((1 - OUTSIDE) * share / (high - low), low, high) for share, low, high in places)
+
+    def log_density(self, x0: Float[Tensor, "*points d"]) -> Float[Tensor, "*points d"]:
+        """log p(x_0), pixel by pixel, in float64."""
+        x0 = x0.double()
+        inside = [height * ((low <= x0) & (x0 <= high)).double() for height, low, high in self.parts]
+        return _with_outside(sum(inside, torch.zeros(())), x0, x0.new_ones(()))
+
+    def noisy_log_density(self, y: Float[Tensor, "*points d"], s: Tensor) -> Float[Tensor, "*points d"]:
+        """log of the density of x_0 + s z, z ~ N(0, 1) and s > 0, pixel by pixel, in float64."""
+        y = y.double()
+        inside = [height * _normal_mass((low - y) / s, (high - y) / s) for height, low, high in self.parts]
+        return _with_outside(sum(inside, torch.zeros(())), y, (1 + s * s).sqrt())
+
     def noise(self, x: Float[Tensor, "*points d"], alpha: Tensor, sigma: Tensor) -> Float[Tensor, "*points d"]:
         """E[z | x_t], pixel by pixel, in float64: a level takes differences of nearly equal numbers.
 
@@ -66,9 +92,8 @@ class PixelPrior:
         y = torch.where(far, 0.0, position)  # not the far ones: the gradient of 0/0 would spoil theirs
         density = OUTSIDE * _normal_density(y / spread) / spread
         fall = density * s * y / spread**2  # -s d/dy of the density
-        grey = 1 - self.black - self.white
-        for share, low, high in ((self.black, -1, GREY - 1), (self.white, 1 - GREY, 1), (grey, -1, 1)):
-            a, b, height = (low - y) / s, (high - y) / s, (1 - OUTSIDE) * share / (high - low)
+        for height, low, high in self.parts:
+            a, b = (low - y) / s, (high - y) / s
             density = density + height * _normal_mass(a, b)
             fall = fall + height * (_normal_density(b) - _normal_density(a))
         return torch.where(far, s * position / spread**2, fall / density)

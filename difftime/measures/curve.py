@@ -33,7 +33,7 @@ from difftime.diffusion.p_noise import FullGaussian, MixtureNoise, diffused_mome
 from difftime.diffusion.score import Score
 from difftime.diffusion.sde import SDE, Gaussian, Noise, matched_noise, standard_noise
 from difftime.measures.elbo import Integrands, entropy_term, noise_terms
-from difftime.measures.image_elbo import ImageElbo, end_noise, image_elbo, path_times
+from difftime.measures.image_elbo import ImageElbo, Loss, end_noise, gaussian, image_elbo, path_times
 
 NoisesAt = Callable[[float], Sequence[Noise]]
 """The p_noises of a diffusion time."""
@@ -176,13 +176,14 @@ def image_curve(
 def running_elbo(
     score: Score, sde: SDE, noises: NoisesAt, times: Float[Tensor, " times"], x0: Float[Tensor, "n d"], T: float,
     epsilon: float, *, seeds: Sequence[str], indices: Int[Tensor, " n"], pairs: int, end_pairs: int, batch: int,
-    device: torch.device | None = None,
+    decoder: Loss = gaussian, device: torch.device | None = None,
 ) -> ImageCurve:  # fmt: skip
     """The running ELBO of points without a known density under any score, by `image_elbo` and its evaluations."""
     check_times(times, T, epsilon)
     found = image_elbo(
         score, sde, noises(T), x0, T, epsilon,
-        seeds=seeds, indices=indices, pairs=pairs, end_pairs=end_pairs, batch=batch, device=device,
+        seeds=seeds, indices=indices, pairs=pairs, end_pairs=end_pairs, batch=batch, decoder=decoder,
+        device=device,
     )  # fmt: skip
     return image_curve(
         found, sde, noises, times, x0, T, epsilon, seeds=seeds, indices=indices, end_pairs=end_pairs, batch=batch

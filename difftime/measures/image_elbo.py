@@ -8,24 +8,25 @@ E log p_noise(x_T) have closed forms; for another p_noise a few draws of x_T suf
 estimate, uniform in lambda = log(sigma²/alpha²), which makes the weight of Eq. 6 constant:
 I = ½ ∫ E||z_hat - z||² d lambda, with z_hat = -sigma s, the score's estimate of z.
 
-The residual leads from x_epsilon back to x_0. The decoder is p(x_0|x_epsilon) = N(m, (sigma/alpha)² I) at epsilon, with
-Tweedie's mean m = (x_epsilon + sigma² s)/alpha = x_0 + (sigma/alpha)(z - z_hat), and by Jensen's inequality
+The residual leads from x_epsilon back to x_0, by any density p(x_0|x_epsilon), the decoder. By Jensen's inequality
 
     log q(x_0) >= E[log q_SDE(x_epsilon) + log p(x_0|x_epsilon) - log q(x_epsilon|x_0)]   over q(x_epsilon|x_0).
 
-Here E log p(x_0|x_epsilon) = -½ D log(2 pi sigma²/alpha²) - ½ E||z_hat - z||², and -E log q(x_epsilon|x_0) is the
-entropy ½ D log(2 pi sigma²) + ½ D. So
+A decoder states what it loses, over a normal density around the true x_0:
 
-    residual = ½ D + D log alpha - ½ E||z_hat - z||²   at epsilon.
+    residual = ½ D + D log alpha - E loss,     loss = -log p(x_0|x_epsilon) - ½ D log(2 pi sigma²/alpha²).
 
-For Gaussian data and their exact score that falls short of the truth by ½ sum_i [log(1 + r_i) - r_i/(1 + r_i)], where
-r_i = sigma²/(alpha² v_i) compares the noise at epsilon with the data's variance along a principal axis.
+`gaussian` is the decoder of any data: p(x_0|x_epsilon) = N(m, (sigma/alpha)² I), with Tweedie's mean
+m = (x_epsilon + sigma² s)/alpha = x_0 + (sigma/alpha)(z - z_hat), loses ½ ||z_hat - z||². For Gaussian data and their
+exact score that falls short of the truth by ½ sum_i [log(1 + r_i) - r_i/(1 + r_i)], where r_i = sigma²/(alpha² v_i)
+compares the noise at epsilon with the data's variance along a principal axis. Of dequantised pixels that are known from
+their surroundings it loses far more, as they are uniform inside a grey level: `images.pixel_decoder`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,6 +37,15 @@ from torch import Tensor
 from difftime.diffusion.score import Score
 from difftime.diffusion.sde import SDE, Noise, expand
 from difftime.support.streams import stream
+
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""A number per point from x_0, z, z_hat, alpha and sigma, of which the last two multiply x_0 and z."""
+
+
+def gaussian(x0: Tensor, z: Tensor, z_hat: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The loss of N(m, (sigma/alpha)² I), m being Tweedie's mean."""
+    return 0.5 * (z_hat - z).square().sum(-1)
+
 
 GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, modulo 1, cover [0, 1] evenly however many one takes."""
@@ -77,6 +87,7 @@ def image_elbo(
     pairs: int,
     end_pairs: int,
     batch: int,
+    decoder: Loss = gaussian,
     device: torch.device | None = None,
 ) -> ImageElbo:
     """The ELBO of dequantised images `x0` under each of the models in `score`, one per name in `seeds`.
@@ -97,14 +108,14 @@ def image_elbo(
         z = end_noise(d, seeds[0], index, end_pairs)
         prior.append(torch.stack([noise.to("cpu").prior(alpha_T * x, sde.variance(ends[1]), z) for noise in noises]))
         x = x.to(device or x0.device).expand(len(seeds), -1, -1)
-        path.append(squared_errors(score, sde, x, times[:, part], streams(seeds, "elbo path", index)))
-        end.append(squared_errors(score, sde, x, at_epsilon[:, part], streams(seeds, "elbo residual", index)))
+        path.append(losses(score, sde, x, times[:, part], streams(seeds, "elbo path", index), squared_error))
+        end.append(losses(score, sde, x, at_epsilon[:, part], streams(seeds, "elbo residual", index), decoder))
     errors = torch.cat(path, -1)
     return ImageElbo(
         prior=torch.cat(prior, 1),
         I=0.5 * (stop - start) * _mean(errors),
         R=d * sde.R(T, epsilon),
-        residual=d / 2 + d * math.log(alpha) - 0.5 * _mean(torch.cat(end, -1)),
+        residual=d / 2 + d * math.log(alpha) - _mean(torch.cat(end, -1)),
         errors=errors,
     )
 
@@ -135,20 +146,27 @@ def streams(seeds: Sequence[str], name: str, indices: Int[Tensor, " batch"]) -> 
     return [[stream(seed, name, index) for index in indices.tolist()] for seed in seeds]
 
 
-def squared_errors(
+def squared_error(x0: Tensor, z: Tensor, z_hat: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """||z_hat - z||², the integrand of I."""
+    return (z_hat - z).square().sum(-1)
+
+
+def losses(
     score: Score,
     sde: SDE,
     x0: Float[Tensor, "seeds batch d"],
     times: Float[Tensor, "seeds batch evaluations"],
     generators: list[list[torch.Generator]],
+    loss: Loss,
 ) -> Float[Tensor, "seeds evaluations batch"]:
-    """||z_hat - z||² at each of an image's times, on the CPU. The two times of a pair see opposite noise."""
+    """The loss at each of an image's times, on the CPU. The two times of a pair see opposite noise."""
     found = []
     for pair in times.to(x0.device).split(2, -1):
         drawn = normal(x0.shape[2], generators)
         for t, z in zip(pair.unbind(-1), (drawn.to(x0.device), opposite(drawn).to(x0.device)), strict=True):
-            z_hat = -expand(sde.sigma(t), z) * score(sde.perturb(x0, t, z), t)
-            found.append((z_hat - z).square().sum(-1))
+            alpha, sigma = expand(sde.alpha(t), z), expand(sde.sigma(t), z)
+            z_hat = -sigma * score(sde.perturb(x0, t, z), t)
+            found.append(loss(x0, z, z_hat, alpha, sigma))
     return torch.stack(found, 1).cpu()
 
 

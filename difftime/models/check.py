@@ -52,7 +52,7 @@ class Check:
 
 
 def measured_bits(model: ForeignModel, score: Score, noise: Noise, images: UInt8[Tensor, "n d"], seed: str) -> Tensor:
-    """Bits per dimension of each image, as a model is measured: dequantised, ELBO with the decoder at epsilon."""
+    """Bits per dimension of each image: dequantised, the ELBO, and the Gaussian decoder, whose loss is known."""
     x0 = model.scale.dequantised(images, torch.rand(images.shape, generator=stream(seed, "dequantisation")))
     elbo = image_elbo(
         score, model.sde, [noise], x0, model.T, model.epsilon, seeds=[seed], indices=torch.arange(len(x0)), pairs=32,

@@ -95,8 +95,8 @@ class NoiseScore:
 class ForeignModel:
     """A model that was trained elsewhere, up to the time T, with data of this shape (channels, height, width).
 
-    The model is not trained below `epsilon`, its first noise level. The bits of x_0 therefore include a Gaussian
-    decoder from epsilon to 0, which is the residual of `image_elbo`.
+    The model is not trained below `epsilon`, its first noise level. The bits of x_0 therefore include a decoder
+    from epsilon to 0, which is the residual of `image_elbo`.
     """
 
     name: str
@@ -119,9 +119,7 @@ class ForeignModel:
     @property
     def decoder(self) -> str:
         """Where the bits end, in words."""
-        return (
-            f"bits of x_0 from the Gaussian decoder at the model's first noise level: {self.clock.words(self.epsilon)}"
-        )
+        return f"bits of x_0 from the decoder at the model's first noise level: {self.clock.words(self.epsilon)}"
 
     def check_fits(self, shape: tuple[int, int, int], images: str) -> None:
         """Raises BadModel if images of this shape, called `images`, are not what the model was trained on."""

@@ -48,6 +48,7 @@ from difftime.diffusion.sde import (
 )
 from difftime.diffusion.tabulated import Tabulated
 from difftime.images.kinds import KINDS
+from difftime.images.pixel_decoder import PixelDecoder
 from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import CENTRED, Moments, Scale, marginals, mean_variance, moments
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
@@ -202,6 +203,11 @@ class ImageProblem(Problem):
     def moments(self) -> Moments:
         """Mean and covariance of the dequantised training images."""
         return self.scale.moments(moments(self.images.train))
+
+    @cached_property
+    def decoder(self) -> PixelDecoder:
+        """From x_epsilon to the image, by the shares of black and white of the training images."""
+        return PixelDecoder(PixelPrior.of(self.images.train), self.scale)
 
     def training(self) -> ImageSample:
         images = self.images.train

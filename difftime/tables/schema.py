@@ -169,7 +169,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _nats("residual", "Eq. 4, prior - I + R, less Eq. 11: the error of the decomposition", True),
         _nats("kl_low", "KL[p(x,T) || p_noise] is at least that of a Gaussian with the images' moments", True, 0.0),
         _nats("kl_high", "KL[p(x,T) || p_noise] is at most E KL[q(x_T|x_0) || p_noise]; images only", True, 0.0),
-        _nats("decoder", "From x_epsilon to the image x_0: the Gaussian decoder's term; images only", True),
+        _nats("decoder", "From x_epsilon to the image x_0: the decoder's term; images only", True),
         _nats("decoder_se", "Standard error of decoder over the images", True, 0.0),
         _nats("elbo_x0", "elbo + decoder: bounds log q(x_0) of dequantised images", True),
         _nats("elbo_x0_se", "Standard error of elbo_x0 over the images", True, 0.0),
@@ -603,7 +603,7 @@ CAPTIONS = {
     "elbo": (
         "**The ELBO of every model, term by term** (Eqs. 4 to 11), in nats: one row per seed and p_noise. Of a known "
         "density the ELBO is Eq. 11 and ``residual`` is Eq. 4 less Eq. 11, the error of the whole decomposition; a "
-        "standard error of 0 means a quadrature. Of images it is Eq. 4, with a Gaussian decoder from x_epsilon to the "
+        "standard error of 0 means a quadrature. Of images it is Eq. 4, with a decoder of pixels from x_epsilon to the "
         "image, and ``kl_low`` and ``kl_high`` bracket the KL, which is known for no images."
     ),
     "elbo_units": "**The same image by image**; it stays in the cell's folder.",

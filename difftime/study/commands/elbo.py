@@ -288,6 +288,7 @@ def _terms(
             terms = image_elbo(
                 watched, problem.sde, noises, dequantised(problem, streams, 0, part), problem.T, problem.epsilon,
                 seeds=problem.seeds, indices=part, pairs=settings.pairs, end_pairs=END_PAIRS, batch=settings.batch,
+                decoder=problem.decoder,
             )  # fmt: skip
         return {name: getattr(terms, name) for name in SAVED}
 
