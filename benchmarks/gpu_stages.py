@@ -22,12 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from difftime.diffusion.score import Hutchinson, NetScore, rademacher
 from difftime.diffusion.sde import VP, standard_noise
-from difftime.images.pixel_decoder import PixelDecoder
 from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import CENTRED, bits_per_dimension, scaled
 from difftime.images.readers import ImageData
 from difftime.measures.image_elbo import image_elbo, over_images
 from difftime.measures.likelihood import ode_likelihood
+from difftime.measures.pixel_decoder import PixelDecoder
 from difftime.support.streams import stream
 from difftime.training.data import ImageSample
 from difftime.training.graphed import Graphed

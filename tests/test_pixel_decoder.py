@@ -8,15 +8,15 @@ from itertools import pairwise
 import pytest
 import torch
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import norm, truncnorm
 from torch import Tensor
 
 from difftime.diffusion.score import Score
 from difftime.diffusion.sde import VP, standard_noise
-from difftime.images.pixel_decoder import PixelDecoder
 from difftime.images.pixel_prior import GREY, OUTSIDE, PixelPrior
-from difftime.images.pixels import CENTRED, UNIT, Scale
-from difftime.measures.image_elbo import gaussian, image_elbo, over_images
+from difftime.images.pixels import CENTRED, SCALE, UNIT, Scale
+from difftime.measures.image_elbo import Loss, gaussian, image_elbo, over_images
+from difftime.measures.pixel_decoder import PixelDecoder
 from difftime.support.streams import stream
 
 PRIOR = PixelPrior(black=0.7, white=0.1)
@@ -120,24 +120,81 @@ def exact_score(prior: PixelPrior, sde: VP) -> Score:
     return score
 
 
+def measured(score: Score, x0: Tensor, T: float, decoder: Loss, *, seeds: int = 1, batch: int | None = None) -> Tensor:
+    """log q(x_0) [seeds, n] under the standard p_noise of VP, at most."""
+    n, d = x0.shape
+    return image_elbo(
+        score, VP(), [standard_noise(VP(), T, (d,))], x0, T, 1e-5, seeds=[str(k) for k in range(seeds)],
+        indices=torch.arange(n), pairs=24, end_pairs=2, batch=batch or n, decoder=decoder,
+    ).elbo_x0[0]  # fmt: skip
+
+
 def test_with_the_exact_score_of_independent_pixels_the_bound_is_tight_and_that_of_a_gaussian_decoder_is_not() -> None:
     """log q(x_0) = sum log p_0(x_0): no part of the chain from x_0 to x_T loses anything."""
-    sde, d, n, epsilon = VP(), 16, 1500, 1e-5
-    x0 = pixels(PRIOR, n, d)
-    found = {
-        decoder: image_elbo(
-            exact_score(PRIOR, sde), sde, [standard_noise(sde, 1.0, (d,))], x0, 1.0, epsilon, seeds=["model"],
-            indices=torch.arange(n), pairs=24, end_pairs=2, batch=n, decoder=decoder,
-        ).elbo_x0[0, 0]
-        for decoder in (PixelDecoder(PRIOR, CENTRED), gaussian)
-    }  # fmt: skip
+    d = 16
+    x0, decoder = pixels(PRIOR, 1500, d), PixelDecoder(PRIOR, CENTRED)
     truth = PRIOR.log_density(x0).sum(-1)
-    of_pixels, of_gaussian = (over_images(truth - values) for values in found.values())
+    lost = [
+        truth - measured(exact_score(PRIOR, VP()), x0, 1.0, loss)[0] for loss in (decoder.by_pixels, decoder, gaussian)
+    ]
+    tight, own, usual = map(over_images, lost)
     kl = d * 5e-5  # at most: of p(x, 1), whose alpha is 0.0066, from the standard p_noise
-    assert abs(of_pixels.mean) < 4 * of_pixels.se + kl
-    assert of_pixels.se < 0.02 * d
+    assert abs(tight.mean) < 4 * tight.se + kl
+    assert tight.se < 0.02 * d
     # 0.8 of the pixels have edges, and each edge costs a Gaussian some 0.4 sigma/width nats
-    assert of_gaussian.mean > 4 * of_gaussian.se + 0.05 * d
+    assert usual.mean > 4 * usual.se + 0.05 * d
+    assert 0 < own.mean - tight.mean <= math.log(2)
+
+
+def dark(lowest: float, highest: float, n: int, d: int) -> tuple[Tensor, Score]:
+    """Pixels that are uniform on some levels, and the exact score of them."""
+    low, high = -1 + GREY * lowest, -1 + GREY * highest
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = VP().alpha(t)[..., None], VP().sigma(t)[..., None]
+        s, y = (sigma / alpha).expand(x.shape).numpy(), (x / alpha).numpy()
+        # E[z | y] of a uniform x_0, by the moments of a normal density that is cut off
+        mean = truncnorm.mean((low - y) / s, (high - y) / s, y, s)
+        return torch.from_numpy((mean - y) / s) / sigma
+
+    return low + (high - low) * torch.rand(n, d, dtype=torch.float64, generator=stream("dark")), score
+
+
+@pytest.mark.parametrize("highest", [2.0, 4.0])
+def test_pixels_that_are_dark_but_not_black_cost_at_most_a_nat_an_image(highest: float) -> None:
+    """The prior takes them for black, and so would the decoder without its Gaussian part."""
+    x0, score = dark(1.0, highest, 50, 8)
+    decoder = PixelDecoder(PRIOR, CENTRED)
+    by_pixels, both, usual = (measured(score, x0, 0.05, loss)[0] for loss in (decoder.by_pixels, decoder, gaussian))
+    assert by_pixels.mean() < usual.mean() - 1
+    assert (both >= usual - math.log(2) - 1e-9).all()
+
+
+def test_where_all_pixels_are_black_or_white_nothing_fails() -> None:
+    """The shares of some of them add up to more than 1 by rounding, which leaves less than nothing for grey."""
+    for black in range(1001):
+        prior = PixelPrior(black / 1000, (1000 - black) / 1000)
+        assert all(height >= 0 for height, *_ in prior.parts)
+        assert prior.log_density(torch.tensor([-1.0, 0.0, 1.0])).isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [CENTRED, UNIT, Scale.at_centres(-1.0, 1.0), Scale.at_centres(0.0, 1.0)])
+def test_a_float32_at_the_edge_of_black_or_white_is_black_or_white(scale: Scale) -> None:
+    u = torch.tensor([0.0, 2**-24, 1 - 2**-24, 0.5])
+    x0 = scale.dequantised(torch.tensor([[0] * 4, [255] * 4], dtype=torch.uint8), u.expand(2, 4)).double()
+    decoder, z = PixelDecoder(PRIOR, scale), torch.zeros(2, 4, dtype=torch.float64)
+    sigma = 1e-3 * scale.width * SCALE * ONE
+    loss = torch.stack([decoder.by_pixels(*(part[:, [k]] for part in (x0, z, z)), ONE, sigma) for k in range(4)])
+    assert (loss < 3).all()  # a pixel that is taken for grey loses 5 nats, or 7, more
+
+
+def test_models_and_batches_do_not_depend_on_each_other() -> None:
+    x0, score = pixels(PRIOR, 7, 16), exact_score(PRIOR, VP())
+    decoder = PixelDecoder(PRIOR, CENTRED)
+    whole = measured(score, x0, 0.5, decoder, seeds=2)
+    assert torch.allclose(measured(score, x0, 0.5, decoder, seeds=2, batch=3), whole, rtol=1e-12)
+    assert torch.equal(measured(score, x0, 0.5, decoder)[0], whole[0])
+    assert not torch.equal(whole[0], whole[1])
 
 
 def test_a_network_that_fails_loses_much_but_not_an_infinity_of_the_wrong_sign() -> None:

@@ -19,12 +19,12 @@ from test_models import LINEAR, Harmful, checkpoint, latent, needs_diffusers, sa
 from test_scout import MEAN, SHAPE, SPREAD, gaussian_images, table
 
 from difftime.diffusion.p_noise import diffused_moments
-from difftime.images.pixel_decoder import PixelDecoder
 from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import CENTRED, Scale, moments
 from difftime.images.readers import load_images
 from difftime.measures.curve import noises_at, running_elbo
 from difftime.measures.image_elbo import over_images
+from difftime.measures.pixel_decoder import PixelDecoder
 from difftime.models import ForeignModel, scout
 from difftime.models.check import true_bits
 from difftime.models.diffusers_folder import schedule

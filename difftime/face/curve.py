@@ -96,8 +96,8 @@ def elbo_curve(
         score: the score.
         x: held-out data: floating-point `[n, *shape]`, uint8 pixels, or `Pixels`.
         p_noise: `"standard"`, `"matched"`, `"full"` or `"mixture"`; a flow has no curve, because it is fitted to one T.
-        data: what the p_noise is fitted to: training data, or a `Mixture`. From training data in uint8 the decoder of
-            pixels is made, as in `elbo`.
+        data: what the p_noise is fitted to: training data, or a `Mixture`. They also make the decoder, as in `elbo`:
+            give them for the standard p_noise too, if its bits are to be compared with those of another.
         times: the number of times, equally far apart, or the times themselves in rising order.
         pairs, batch, seed: as in `elbo`. The network is evaluated as often as in one `elbo`.
         options: the options of `p_noise`.

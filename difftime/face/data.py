@@ -13,10 +13,10 @@ from torch import Tensor
 
 from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.p_noise import shrunk
-from difftime.images.pixel_decoder import PixelDecoder
 from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import LEVELS, Moments, Scale, moments, scaled
 from difftime.measures.image_elbo import Loss, gaussian
+from difftime.measures.pixel_decoder import PixelDecoder
 from difftime.support.streams import stream
 
 LOOKED_AT = 1 << 16
@@ -149,10 +149,15 @@ def check_points(x: Tensor) -> None:
 
 
 def decoder(x: Points, data: Any) -> Loss:
-    """The decoder of `elbo_x0`: that of pixels, by the shares of black and white in `data`, else the Gaussian one."""
+    """The decoder of `elbo_x0`: that of pixels, by the shares of black and white in `data`, else the Gaussian one.
+
+    Raises ValueError for training data of another shape.
+    """
     pixels = None if data is None or isinstance(data, Mixture) else as_pixels(data)
     if x.pixels is None or pixels is None:
         return gaussian
+    if (shape := tuple(pixels.levels.shape[1:])) != x.shape:
+        raise ValueError(f"Training data have the shape of the data, {list(x.shape)} a point, but these {list(shape)}.")
     return PixelDecoder(PixelPrior.of(pixels.levels), Scale.between(float(x.pixels.low), float(x.pixels.high)))
 
 

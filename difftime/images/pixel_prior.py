@@ -25,6 +25,8 @@ GREY = 1 / SCALE
 """The width of a grey level."""
 OUTSIDE = 1e-3
 """The share of N(0, 1)."""
+ROUNDING = 2**-22
+"""Of dequantised pixels, float32 of about 1 on any scale: 1/32,000 of a grey level."""
 UNDERFLOW = 30
 """Diffused standard deviations of N(0, 1) beyond which no density is computed: a pixel there is taken for its own."""
 
@@ -65,14 +67,16 @@ class PixelPrior:
     @property
     def parts(self) -> tuple[tuple[float, float, float], ...]:
         """The density, and where it begins and ends, of black, of white and of any level."""
-        grey = 1 - self.black - self.white
+        grey = max(0.0, 1 - self.black - self.white)  # where all are black or white, rounding may leave less than 0
         places = ((self.black, -1.0, GREY - 1), (self.white, 1 - GREY, 1.0), (grey, -1.0, 1.0))
         return tuple(((1 - OUTSIDE) * share / (high - low), low, high) for share, low, high in places)
 
     def log_density(self, x0: Float[Tensor, "*points d"]) -> Float[Tensor, "*points d"]:
-        """log p(x_0), pixel by pixel, in float64."""
+        """log p(x_0), pixel by pixel, in float64; what is outside of an edge by rounding is at the edge."""
         x0 = x0.double()
-        inside = [height * ((low <= x0) & (x0 <= high)).double() for height, low, high in self.parts]
+        inside = [
+            height * ((low - ROUNDING <= x0) & (x0 <= high + ROUNDING)).double() for height, low, high in self.parts
+        ]
         return _with_outside(sum(inside, torch.zeros(())), x0, x0.new_ones(()))
 
     def noisy_log_density(self, y: Float[Tensor, "*points d"], s: Tensor) -> Float[Tensor, "*points d"]:

@@ -20,7 +20,7 @@ A decoder states what it loses, over a normal density around the true x_0:
 m = (x_epsilon + sigma² s)/alpha = x_0 + (sigma/alpha)(z - z_hat), loses ½ ||z_hat - z||². For Gaussian data and their
 exact score that falls short of the truth by ½ sum_i [log(1 + r_i) - r_i/(1 + r_i)], where r_i = sigma²/(alpha² v_i)
 compares the noise at epsilon with the data's variance along a principal axis. Of dequantised pixels that are known from
-their surroundings it loses far more, as they are uniform inside a grey level: `images.pixel_decoder`.
+their surroundings it loses far more, as they are uniform inside a grey level: `measures.pixel_decoder`.
 """
 
 from __future__ import annotations

@@ -26,13 +26,13 @@ from torch import Tensor
 from difftime.diffusion.score import Hutchinson, Score, rademacher
 from difftime.diffusion.sde import Noise
 from difftime.images.mapped import Images
-from difftime.images.pixel_decoder import PixelDecoder
 from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import marginals, moments
 from difftime.images.readers import BadImages
 from difftime.measures.curve import NoisesAt, noises_at, running_elbo
 from difftime.measures.image_elbo import over_images
 from difftime.measures.likelihood import ode_likelihood
+from difftime.measures.pixel_decoder import PixelDecoder
 from difftime.models.foreign import BadModel, Clock, ForeignModel
 from difftime.support.memory import available
 from difftime.support.progress import Progress

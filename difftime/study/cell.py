@@ -48,10 +48,10 @@ from difftime.diffusion.sde import (
 )
 from difftime.diffusion.tabulated import Tabulated
 from difftime.images.kinds import KINDS
-from difftime.images.pixel_decoder import PixelDecoder
 from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import CENTRED, Moments, Scale, marginals, mean_variance, moments
 from difftime.images.readers import BadImages, ImageData, check_batch, load_images
+from difftime.measures.pixel_decoder import PixelDecoder
 from difftime.study.settings import (
     FITTED,
     NCSNPP_SHAPE,

@@ -281,6 +281,7 @@ def _terms(
     batches = images.split(settings.batch)
     counts = [len(part) for part in batches]
     progress = Progress(f"elbo {problem.name}", len(images), "image", done=sum(counts[: len(done)]))
+    decoder = problem.decoder  # which looks at all training images
     watched = Watched(f"elbo {problem.name}", problem.score)
 
     def measure(part: Tensor) -> dict[str, Tensor]:
@@ -288,7 +289,7 @@ def _terms(
             terms = image_elbo(
                 watched, problem.sde, noises, dequantised(problem, streams, 0, part), problem.T, problem.epsilon,
                 seeds=problem.seeds, indices=part, pairs=settings.pairs, end_pairs=END_PAIRS, batch=settings.batch,
-                decoder=problem.decoder,
+                decoder=decoder,
             )  # fmt: skip
         return {name: getattr(terms, name) for name in SAVED}
 
