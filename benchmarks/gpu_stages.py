@@ -22,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from difftime.diffusion.score import Hutchinson, NetScore, rademacher
 from difftime.diffusion.sde import VP, standard_noise
-from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import CENTRED, bits_per_dimension, scaled
 from difftime.images.readers import ImageData
 from difftime.measures.image_elbo import image_elbo, over_images
@@ -150,7 +149,7 @@ class Bench:
 
     @cached_property
     def decoder(self) -> PixelDecoder:
-        return PixelDecoder(PixelPrior.of(self.images.train), CENTRED)
+        return PixelDecoder.of(self.images.train, CENTRED)
 
     @cached_property
     def part(self) -> Tensor:

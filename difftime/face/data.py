@@ -13,7 +13,6 @@ from torch import Tensor
 
 from difftime.diffusion.mixture import Mixture
 from difftime.diffusion.p_noise import shrunk
-from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import LEVELS, Moments, Scale, moments, scaled
 from difftime.measures.image_elbo import Loss, gaussian
 from difftime.measures.pixel_decoder import PixelDecoder
@@ -158,7 +157,7 @@ def decoder(x: Points, data: Any) -> Loss:
         return gaussian
     if (shape := tuple(pixels.levels.shape[1:])) != x.shape:
         raise ValueError(f"Training data have the shape of the data, {list(x.shape)} a point, but these {list(shape)}.")
-    return PixelDecoder(PixelPrior.of(pixels.levels), Scale.between(float(x.pixels.low), float(x.pixels.high)))
+    return PixelDecoder.of(pixels.levels, Scale.between(float(x.pixels.low), float(x.pixels.high)))
 
 
 COLUMNS = 64

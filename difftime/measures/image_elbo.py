@@ -42,9 +42,14 @@ Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """A number per point from x_0, z, z_hat, alpha and sigma, of which the last two multiply x_0 and z."""
 
 
+def squared_error(x0: Tensor, z: Tensor, z_hat: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """||z_hat - z||², the integrand of I."""
+    return (z_hat - z).square().sum(-1)
+
+
 def gaussian(x0: Tensor, z: Tensor, z_hat: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """The loss of N(m, (sigma/alpha)² I), m being Tweedie's mean."""
-    return 0.5 * (z_hat - z).square().sum(-1)
+    return 0.5 * squared_error(x0, z, z_hat, alpha, sigma)
 
 
 GOLDEN = (5**0.5 - 1) / 2
@@ -144,11 +149,6 @@ def path_times(
 def streams(seeds: Sequence[str], name: str, indices: Int[Tensor, " batch"]) -> list[list[torch.Generator]]:
     """A random stream for every model and image."""
     return [[stream(seed, name, index) for index in indices.tolist()] for seed in seeds]
-
-
-def squared_error(x0: Tensor, z: Tensor, z_hat: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """||z_hat - z||², the integrand of I."""
-    return (z_hat - z).square().sum(-1)
 
 
 def losses(

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from difftime.images.mapped import Images
 from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import LEVELS, SCALE, Scale
 from difftime.measures.image_elbo import gaussian
@@ -37,6 +38,11 @@ class PixelDecoder:
 
     prior: PixelPrior
     scale: Scale
+
+    @classmethod
+    def of(cls, images: Images, scale: Scale) -> PixelDecoder:
+        """By the shares of black and white pixels of training images."""
+        return cls(PixelPrior.of(images), scale)
 
     def __call__(self, x0: Tensor, z: Tensor, z_hat: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """-log p(x_0|x_epsilon) - ½ D log(2 pi s²), in nats per image, float64."""

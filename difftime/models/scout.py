@@ -26,7 +26,6 @@ from torch import Tensor
 from difftime.diffusion.score import Hutchinson, Score, rademacher
 from difftime.diffusion.sde import Noise
 from difftime.images.mapped import Images
-from difftime.images.pixel_prior import PixelPrior
 from difftime.images.pixels import marginals, moments
 from difftime.images.readers import BadImages
 from difftime.measures.curve import NoisesAt, noises_at, running_elbo
@@ -189,7 +188,7 @@ def scout(
     progress = Progress(f"ELBO of {model.name}", evaluations, "evaluation")
     found = running_elbo(
         Counted(model.score, progress), model.sde, noises, at, x0, model.T, model.epsilon, seeds=[seed], indices=index,
-        pairs=pairs, end_pairs=END_PAIRS, batch=batch, decoder=PixelDecoder(PixelPrior.of(train), model.scale),
+        pairs=pairs, end_pairs=END_PAIRS, batch=batch, decoder=PixelDecoder.of(train, model.scale),
         device=device,
     )  # fmt: skip
     progress.close()

@@ -207,7 +207,7 @@ class ImageProblem(Problem):
     @cached_property
     def decoder(self) -> PixelDecoder:
         """From x_epsilon to the image, by the shares of black and white of the training images."""
-        return PixelDecoder(PixelPrior.of(self.images.train), self.scale)
+        return PixelDecoder.of(self.images.train, self.scale)
 
     def training(self) -> ImageSample:
         images = self.images.train
