@@ -22,10 +22,12 @@ TABLES = (
 
 
 def optimum(results: Path) -> str:
-    """T* of every p_noise: from all trained cells, and from the one cell of the largest T."""
+    """T* of every p_noise: from the trained cells, from all of them at every time, and from that of the largest T."""
     from difftime.tables.render import markdown_rows, plus_minus
 
-    words = {"trained": "one network per T", "one": "one network for all T"}
+    words = {
+        "trained": "one network per T", "curve": "one network per T, at every time", "one": "one network for all T",
+    }  # fmt: skip
     rows = [
         [
             row.p_noise, words[row.method], f"{row.T_star:.2f} [{row.T_star_low:.2f}, {row.T_star_high:.2f}]",
@@ -69,6 +71,29 @@ def standing(results: Path, data: str) -> str:
     return markdown_rows(["model", "bits per dimension", "parameters"], [row for _, row in sorted(rows)])
 
 
+def parts(results: Path) -> str:
+    """The change of the bound from the largest T on: of an earlier start, and of the network that T has of its own."""
+    from difftime.tables.paired import difference
+    from difftime.tables.parquet import collect
+    from difftime.tables.render import markdown_rows, plus_minus
+
+    index = ["p_noise", "T", "seed", "unit"]
+    own = collect((results / "cells").rglob("elbo_units.parquet"), "elbo_units").set_index(index).elbo_bpd.sort_index()
+    largest = own.index.unique("T").max()
+    paths = [path for path in (results / "cells").rglob("curve_units.parquet") if path.parent.name == f"T={largest:g}"]
+    curve = (
+        collect(paths, "curve_units").assign(T=lambda frame: frame.t.round(9)).set_index(index).elbo_bpd.sort_index()
+    )
+    rows = []
+    for p_noise in sorted(own.index.unique("p_noise")):
+        for T in sorted(own.index.unique("T"), reverse=True)[1:]:
+            trained, earlier, reference = own.loc[p_noise, T], curve.get((p_noise, T)), own.loc[p_noise, largest]
+            changes = ((earlier, reference), (trained, earlier), (trained, reference))
+            rows.append([p_noise, f"{T:g}", *(plus_minus(*difference(*pair), 4) for pair in changes)])
+    whole = f"of the earlier start, with the network of T = {largest:g}"
+    return markdown_rows(["p_noise", "T", whole, "of another network", "both"], rows)
+
+
 def time(results: Path) -> str:
     """The seconds of every kind of job, with those before a cut, what it ran on, and with which versions."""
     from difftime.tables.render import markdown_rows
@@ -109,6 +134,7 @@ def main(results: Path, folder: Path, data: str) -> None:
         "table1": table1(results),
         "cheapest": cheapest(results),
         "optimum": optimum(results),
+        "parts": parts(results),
         "standing": standing(results, data),
         "time": time(results),
     }
