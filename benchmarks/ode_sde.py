@@ -9,7 +9,8 @@ same x_t by
 
 The exact z_hat = E[z | x_t] makes that 0. An error of z_hat that has nothing to do with z_hat itself costs the SDE its
 square, the gap, and costs the ODE nothing. Further parts of the difference: the ODE's x_t are not those of p(x, t), and
-the table's BPD takes x_0 for x_epsilon, where the bound of the SDE adds noise and a decoder.
+the table's BPD takes x_0 for x_epsilon, where the bound of the SDE adds noise and a decoder. At a tenth of
+epsilon x_0 and x_epsilon differ less: there the network may see times that it was not trained at.
 """
 
 from __future__ import annotations
