@@ -2,7 +2,8 @@
 
     python -m benchmarks.recipe                               digits: the default study, first table of docs/training.md
     python -m benchmarks.recipe "batch 8"                     one of its rows, beside the study's own
-    python -m benchmarks.recipe --photographs                 config/cifar10.yaml, the second table
+    python -m benchmarks.recipe --mnist                       config/mnist.yaml, the second table
+    python -m benchmarks.recipe --photographs                 config/cifar10.yaml, the third table
     python -m benchmarks.recipe --photographs --npz part.npz  the same on other photographs (arrays `train` and `test`)
 
 Every row trains a cell with VP, T = 0.6 with some settings changed, for as many steps as cost as much processor time as
@@ -31,7 +32,7 @@ from difftime.study.settings import Cell, read_study
 from difftime.tables.render import markdown_rows
 from difftime.training.train import Trained, train
 
-CIFAR10 = Path(__file__).parent.parent / "config" / "cifar10.yaml"
+CONFIG = Path(__file__).parent.parent / "config"
 OWN = "the study's own"
 Changes = tuple[dict[str, Any], dict[str, Any]]
 """What differs in training, and in the network."""
@@ -57,6 +58,14 @@ DIGITS: dict[str, Changes] = {
         {"optimiser": "adam", "learning_rate": 3e-3, "batch": 32, "clip": 1.0},
         {"pixel_prior": False, "fourier": []},
     ),
+}
+MNIST: dict[str, Changes] = {
+    "with attention": ({}, {"bottleneck_attention": True}),
+    "one level": ({}, {"multipliers": [1]}),
+    "multipliers 1, 2": ({}, {"multipliers": [1, 2]}),
+    "multipliers 1, 2, with attention": ({}, {"multipliers": [1, 2], "bottleneck_attention": True}),
+    "three levels, multipliers 1, 1, 1": ({}, {"multipliers": [1, 1, 1]}),
+    "width 32": ({}, {"width": 32}),
 }
 UNET = {"width": 32, "multipliers": [1, 2], "bottleneck_attention": True}
 """What the rows of photographs call a U-Net."""
@@ -91,6 +100,7 @@ class Comparison:
     rows: dict[str, Changes]
     images: int
     pairs: int
+    data_dir: Path
     path: Path | None = None
 
     def cell(self, row: Changes) -> Cell:
@@ -108,10 +118,10 @@ class Result:
     bpd: Tensor
 
 
-def trained(own: Cell, steps: int) -> tuple[ImageProblem, Trained, float]:
+def trained(own: Cell, steps: int, data_dir: Path) -> tuple[ImageProblem, Trained, float]:
     """The trained network of a cell after `steps`, and the seconds of the processor."""
     own = own.model_copy(update={"training": own.training.model_copy(update={"steps": steps})})
-    problem = build(own)
+    problem = build(own, data_dir=data_dir)
     start = time.process_time()
     result = train(
         problem.score, problem.training(), T=own.T, epsilon=problem.epsilon, recipe=recipe(own, 60),
@@ -120,23 +130,23 @@ def trained(own: Cell, steps: int) -> tuple[ImageProblem, Trained, float]:
     return problem, result, time.process_time() - start
 
 
-def costs(one: Cell, other: Cell, rounds: int = 3, steps: int = 20) -> tuple[float, float]:
+def costs(one: Cell, other: Cell, data_dir: Path, rounds: int = 3, steps: int = 20) -> tuple[float, float]:
     """Seconds of the processor per step of two cells: the least of some rounds, in turns."""
-    found = [[trained(own, steps)[2] / steps for own in (one, other)] for _ in range(rounds)]
+    found = [[trained(own, steps, data_dir)[2] / steps for own in (one, other)] for _ in range(rounds)]
     return min(first for first, _ in found), min(second for _, second in found)
 
 
-def measured(own: Cell, steps: int, images: int, pairs: int) -> Result:
-    _, result, seconds = trained(own, steps)
-    problem = build(own, precision="float32")
+def measured(own: Cell, steps: int, of: Comparison) -> Result:
+    _, result, seconds = trained(own, steps, of.data_dir)
+    problem = build(own, data_dir=of.data_dir, precision="float32")
     problem.score.net.load_state_dict(result.weights)
     problem.score.net.requires_grad_(False)
     problem.score.net.eval()
-    part = measured_images(problem.images, images)
+    part = measured_images(problem.images, of.images)
     noise = standard_noise(problem.sde, problem.T, (problem.d,))
     elbo = image_elbo(
         problem.score, problem.sde, [noise], dequantised(problem, "benchmark", 0, part), problem.T, problem.epsilon,
-        seeds=["benchmark"], indices=part, pairs=pairs, end_pairs=1, batch=64,
+        seeds=["benchmark"], indices=part, pairs=of.pairs, end_pairs=1, batch=64,
     )  # fmt: skip
     return Result(steps, seconds, bits_per_dimension(elbo.elbo_x0[0, 0], problem.d))
 
@@ -150,28 +160,38 @@ def row(name: str, result: Result, own: Result) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", help="names of rows; none: all")
-    parser.add_argument("--photographs", action="store_true", help="CIFAR-10 in place of digits")
+    other_data = parser.add_mutually_exclusive_group()
+    other_data.add_argument("--mnist", action="store_true", help="all of MNIST in place of the default study's digits")
+    other_data.add_argument("--photographs", action="store_true", help="CIFAR-10 in place of them")
     parser.add_argument("--npz", type=Path, help="photographs in place of CIFAR-10's")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where downloaded data sets are, or go")
     asked = parser.parse_args()
-    if asked.photographs:
-        short = {"steps": 600, "warmup": 50, "ema": 0.99}
-        of = Comparison(CIFAR10, "cifar10", "ncsnpp-64", (short, {}), PHOTOGRAPHS, images=96, pairs=2, path=asked.npz)
-    elif asked.npz:
+    if asked.npz and not asked.photographs:
         parser.error("--npz is for --photographs")
+    short = {"steps": 600, "warmup": 50, "ema": 0.99}
+    if asked.photographs:
+        of = Comparison(
+            CONFIG / "cifar10.yaml", "cifar10", "ncsnpp-64", (short, {}), PHOTOGRAPHS, images=96, pairs=2,
+            data_dir=asked.data_dir, path=asked.npz,
+        )  # fmt: skip
+    elif asked.mnist:
+        of = Comparison(
+            CONFIG / "mnist.yaml", "mnist", "unet-48", (short, {}), MNIST, images=128, pairs=4, data_dir=asked.data_dir
+        )
     else:
-        of = Comparison(None, "mnist5k", "unet-16", ({}, {}), DIGITS, images=256, pairs=4)
+        of = Comparison(None, "mnist5k", "unet-16", ({}, {}), DIGITS, images=256, pairs=4, data_dir=asked.data_dir)
     if unknown := set(asked.rows) - set(of.rows):
         missing, there = (", ".join(map(repr, names)) for names in (sorted(unknown), of.rows))
         parser.error(f"there is no row {missing}; there are {there}")
     torch.set_num_threads(1)
     own = of.cell(({}, {}))
-    base = measured(own, own.training.steps, of.images, of.pairs)
+    base = measured(own, own.training.steps, of)
     rows = [row(OWN, base, base)]
     for name in asked.rows or of.rows:
         other = of.cell(of.rows[name])
-        of_own, of_other = costs(own, other)
+        of_own, of_other = costs(own, other, of.data_dir)
         steps = math.floor(own.training.steps * of_own / of_other)
-        rows.append(row(name, measured(other, steps, of.images, of.pairs), base))
+        rows.append(row(name, measured(other, steps, of), base))
     print(markdown_rows(["training", "steps", "core-seconds", "BPD (ELBO)", "difference, paired"], rows), end="")
 
 

@@ -251,6 +251,14 @@ def test_every_choice_has_one_row_of_the_tradeoff() -> None:
     assert len(shown) == len(shown.drop_duplicates(["dataset", "sde", "net", "T", "p_noise"])) == 4
 
 
+def test_the_tradeoff_has_how_many_images_and_samples_are_behind_each_quality() -> None:
+    cell = picture_cell(0.6, 1.805, 400, 0.3)
+    for table, units in (("elbo", 10_000), ("likelihood", 1_000), ("samples", 32)):
+        cell[table][0]["units"] = units
+    found = [*both(study(cell))[1][["elbo_units", "likelihood_units", "distance_units"]].to_numpy()[0]]
+    assert found == [10_000, 1_000, 32]
+
+
 def test_the_table_for_people_names_the_loss_and_the_choice() -> None:
     rows, _ = both(study(picture_cell(0.6, 1.805, 400, 0.3), picture_cell(1.0, 1.8, 600, 0.6)))
     found = texts(rows)

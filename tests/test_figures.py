@@ -372,6 +372,26 @@ def test_a_figure_prints_the_data_network_and_seeds_it_was_made_with(pictures: d
     assert ("net mlp-32x2" in said) == (REGISTRY[name].each_net and name not in IMAGE_FIGURES)
 
 
+@pytest.mark.parametrize(
+    ("name", "counts", "said"),
+    [
+        ("prediction", {"units": 1e4}, ["10,000 test images"]),
+        (
+            "tradeoff", {"likelihood_units": 256.0, "elbo_units": 1e4, "distance_units": 32.0},
+            ["256 test images of the ODE", "10,000 of the ELBO", "32 samples per seed"],
+        ),
+        ("levels", {"units": 512.0}, ["512 test images"]),
+    ],
+)  # fmt: skip
+def test_a_figure_of_images_prints_how_many_are_behind_its_values(
+    name: str, counts: dict[str, float], said: list[str]
+) -> None:
+    of_images = drawn(name, rows_of(name).assign(unit="bits per dimension", error=0.5, **counts), OF_IMAGES)
+    printed = words(of_images)
+    assert all(one in printed for one in said)
+    assert "test images" not in words(drawn(name))
+
+
 def test_a_kind_of_sde_has_one_line_style_whatever_the_user_calls_it(pictures: dict[str, Figure]) -> None:
     for name in ("fig1", "fig2", "fig3", "quality", "cost"):
         for axes in pictures[name].axes:

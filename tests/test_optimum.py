@@ -388,6 +388,8 @@ def test_the_table_prediction_holds_the_trained_cells_and_what_was_predicted(fou
     column = "elbo" if trained.unit.iloc[0] == "nats" else "elbo_bpd"
     assert trained.elbo.to_numpy() == pytest.approx(found["elbo"].groupby("T")[column].mean().to_numpy())
     assert (frame.elbo_se > 0).all()
+    images = found["elbo_units"].unit.nunique()
+    assert frame.units.isna().all() if images == 0 else {*frame.units} == {images}
     for method, rows in frame.groupby("method"):
         assert {*rows.T_star} == {*stars[stars.method == method].T_star}
 

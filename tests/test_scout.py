@@ -280,6 +280,7 @@ def test_scout_model_leaves_the_table_and_the_figure_of_a_study(data: Path, fact
         assert [*own.t] == [start["place"]["T"] for start in curve["starts"]]
         assert [*zip(own.elbo, own.elbo_se, strict=True)] == [(*start["bits"].values(),) for start in curve["starts"]]
         assert {*own.T_star} == {curve["best"]["place"]["T"]}
+    assert {*frame.units} == {json.loads((tmp_path / "scout.json").read_text())["judging"]}
     assert {path.suffix for path in tmp_path.glob("prediction.*")} >= {".parquet", ".pdf", ".png"}
 
 

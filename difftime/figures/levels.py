@@ -71,7 +71,6 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         axes.set_xlabel(r"noise level $\lambda = \log(\sigma^2/\alpha^2)$ [1]")
     line[0].set_ylabel(f"{said} per dimension [1]\nless is better")
     style.legend(figure, 5)
-    images = [f"{rows.units.max():.0f} images"] if rows.units.notna().any() else []
-    footer = style.settings_of(rows, "dataset", "net", "epsilon", "weighting")
-    style.footer(figure, settings, [*footer, *images])
+    made = style.settings_of(rows, "dataset", "net", "epsilon", "weighting")
+    style.footer(figure, settings, [*made, *style.counts_of(rows, {"units": "test images"})])
     return figure

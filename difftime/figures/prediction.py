@@ -105,5 +105,6 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     style.legend(figure, 3)
     known = rows[rows.method != "trained"].groupby(["method", "trained"], sort=False).size().index
     said = [f"{names[method]}: T = {cells}" for method, cells in known]
-    style.footer(figure, settings, [f"dataset {rows.dataset.iloc[0]}", f"net {rows.net.iloc[0]}", *said])
+    made = [f"dataset {rows.dataset.iloc[0]}", f"net {rows.net.iloc[0]}"]
+    style.footer(figure, settings, [*made, *style.counts_of(rows, {"units": "test images"}), *said])
     return figure

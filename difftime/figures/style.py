@@ -375,6 +375,12 @@ def settings_of(frame: pd.DataFrame, *columns: str) -> list[str]:
     return said
 
 
+def counts_of(rows: pd.DataFrame, texts: Mapping[str, str]) -> list[str]:
+    """How much stands behind the values, e.g. "256 test images": every value of these columns, and of what."""
+    found = {text: rows[column].dropna().unique() for column, text in texts.items()}
+    return [f"{', '.join(f'{value:,.0f}' for value in values)} {text}" for text, values in found.items() if len(values)]
+
+
 def samples_of(rows: pd.DataFrame) -> str:
     """How many samples stand behind a seed's row of the samples table."""
     return f"{', '.join(map(str, rows.units.unique()))} samples per seed"

@@ -94,7 +94,6 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         style.time_axis(axes)
     style.legend(figure, 3)
     counts = {"units": "test images of BPD", "elbo_units": "of the ELBO", "batch": "solved as one system"}
-    said = [f"{', '.join(f'{v:g}' for v in rows[name].dropna().unique())} {text}" for name, text in counts.items()]
-    said = [one for one in said if not one.startswith(" ")]
-    style.footer(figure, settings, [*style.settings_of(rows, "dataset", "p_noise", "iterations", "weighting"), *said])
+    said = style.settings_of(rows, "dataset", "p_noise", "iterations", "weighting")
+    style.footer(figure, settings, [*said, *style.counts_of(rows, counts)])
     return figure

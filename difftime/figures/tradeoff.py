@@ -171,6 +171,10 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         line[0].set_title(style.sde_title(sde, settings), loc="left", fontweight="bold", pad=14)
     style.legend(figure, 3)
     skipped = [panel.quality for panel in PANELS if panel not in measured]
-    said = [*style.settings_of(rows, "dataset", "net"), *(f"no finite value of {name}" for name in skipped)]
-    style.footer(figure, settings, said)
+    made = style.settings_of(rows, "dataset", "net", "epsilon")
+    of_ode = "test images" if rows.unit.iloc[0] != "nats" else "points per seed"
+    counts = {"likelihood_units": f"{of_ode} of the ODE", "elbo_units": "of the ELBO"}
+    counts["distance_units"] = "samples per seed"
+    lacking = (f"no finite value of {name}" for name in skipped)
+    style.footer(figure, settings, [*made, *style.counts_of(rows, counts), *lacking])
     return figure

@@ -43,8 +43,10 @@ def _measured(tables: Tables, known: bool) -> pd.DataFrame:
         fewer_is_better = name == "distance" or not known
         frame[name] = -quality.mean if fewer_is_better else quality.mean
         frame[f"{name}_se"] = quality.se
-    drawn = tables["samples"].query("sampler == 'sde'").groupby(CHOICE)
-    frame["distance_floor"] = drawn.wasserstein1_floor.mean().astype(float).reindex(choices)
+    drawn = tables["samples"].query("sampler == 'sde'")
+    for name, of in (("elbo", tables["elbo"]), ("likelihood", tables["likelihood"]), ("distance", drawn)):
+        frame[f"{name}_units"] = of.groupby(CHOICE).units.first().astype(float).reindex(choices)
+    frame["distance_floor"] = drawn.groupby(CHOICE).wasserstein1_floor.mean().astype(float).reindex(choices)
     began = pd.concat([tables[name][[*CHOICE, "epsilon"]] for name in ("elbo", "likelihood")]).groupby(CHOICE)
     frame["epsilon"] = began.epsilon.first().astype(float).reindex(choices)
     frame["unit"] = "nats" if known else "bits per dimension"

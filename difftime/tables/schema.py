@@ -428,6 +428,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("t", "float64", "SDE time", "Diffusion time", low=0.0),
         Column("elbo", "float64", "see unit", "Mean ELBO", nullable=True),
         Column("elbo_se", "float64", "see unit", "Its standard error over seeds and images", True, low=0.0),
+        _count("units", "Test images; null for known densities", True),
         _text("trained", "T of the cells that the method knows"),
         Column("T_star", "float64", "SDE time", "Optimal T by this method, from the table optimum", True, low=0.0),
         Column("T_star_low", "float64", "SDE time", "Lower end of its interval", True, low=0.0),
@@ -544,6 +545,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "likelihood", "float64", "see unit", "Mean log-likelihood, or BPD, under the probability-flow ODE", True
         ),
         Column("likelihood_se", "float64", "see unit", "Its standard error, likewise", True, low=0.0),
+        _count("elbo_units", "Test images of elbo; null for known densities", True),
+        _count("likelihood_units", "Held-out points per seed, or test images, of likelihood", True),
         Column(
             "distance", "float64", "units of x", "Wasserstein-1 distance of samples of the reverse SDE", True, low=0.0
         ),
@@ -551,6 +554,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column(
             "distance_floor", "float64", "units of x", "What as many perfect samples are expected to have", True, 0.0
         ),
+        _count("distance_units", "Samples per seed of distance", True),
         Column("epsilon", "float64", "SDE time", "Where every integral over time begins; null if none was taken", True),
         Column("cheapest_ode", "bool", "", "Whether the table cheapest has it for the ODE"),
         Column("cheapest_sde", "bool", "", "Whether the table cheapest has it for the SDE"),

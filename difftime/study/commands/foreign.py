@@ -93,7 +93,7 @@ def prediction_rows(found: Scouting, data: str) -> list[dict[str, Any]]:
     """The table `prediction`: the bound of the judging images at every T, and T* of the choosing ones."""
     common = {
         "dataset": data, "sde": OWN_SDE, "net": found.model, "method": "curve", "unit": "bits per dimension",
-        "trained": f"{found.usual.place.T:g}",
+        "units": found.judging, "trained": f"{found.usual.place.T:g}",
     }  # fmt: skip
     return [
         common
