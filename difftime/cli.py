@@ -178,9 +178,11 @@ def _use(command: str, planned: str | None, threads: int, gpus: int | None = 0) 
     """
     from difftime.study.devices import claim, confirm, in_group, visible
     from difftime.study.fingerprint import require
+    from difftime.support import memory
 
     if planned is not None:
         require(planned, f"study.commands.{command}")
+    memory.keep()
     claimed = 0
     if not in_group():
         claimed = claim(min(1, len(visible())) if gpus is None else gpus)

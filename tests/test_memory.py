@@ -1,8 +1,14 @@
-"""The memory that a process can have is the least of what the machine, its control groups and `ulimit` allow."""
+"""The memory that a process can have is the least of what the machine, its control groups and `ulimit` allow.
+
+What a process keeps, it need not ask for again.
+"""
 
 from __future__ import annotations
 
+import platform
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +67,29 @@ def test_a_system_that_does_not_say_gives_no_number(machine: Path) -> None:
 def test_this_machine_has_some() -> None:
     there = memory.available()
     assert there is None or 0 < there < 2**60
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from difftime.support import memory
+if sys.argv[1] == "keep":
+    memory.keep()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    [np.ones(2_000_000) for _ in range(8)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(), faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_memory_that_is_kept_is_not_asked_for_again() -> None:
+    """Eight arrays of 16 MB need pages of the system once, and without it every time (fewer where pages are huge)."""
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True).stdout)
+        for how in ("keep", "no")
+    )
+    assert kept < 10
+    assert given_back > 1000
