@@ -2,8 +2,8 @@
 
     python -m benchmarks.recipe                               digits: the default study, first table of docs/training.md
     python -m benchmarks.recipe "batch 8"                     one of its rows, beside the study's own
-    python -m benchmarks.recipe --mnist                       config/mnist.yaml, the second table
-    python -m benchmarks.recipe --photographs                 config/cifar10.yaml, the third table
+    python -m benchmarks.recipe --mnist                       config/mnist.yaml
+    python -m benchmarks.recipe --photographs                 config/cifar10.yaml, first table of its photographs
     python -m benchmarks.recipe --photographs --npz part.npz  the same on other photographs (arrays `train` and `test`)
 
 Every row trains a cell with VP, T = 0.6 with some settings changed, for as many steps as cost as much processor time as

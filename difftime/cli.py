@@ -173,8 +173,8 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def _use(command: str, planned: str | None, threads: int, gpus: int | None = 0) -> None:
     """Import PyTorch, with Python's garbage collector told that all of it stays: a third of a second per job.
 
-    Code that was not planned is refused first. As many GPUs as are wanted are claimed before PyTorch is imported, and
-    their processes, which share the threads, are started here.
+    Code that was not planned is refused first. The memory of tensors stays with the process. As many GPUs as are wanted
+    are claimed before PyTorch is imported, and their processes, which share the threads, are started here.
     """
     from difftime.study.devices import claim, confirm, in_group, visible
     from difftime.study.fingerprint import require

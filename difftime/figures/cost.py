@@ -30,5 +30,5 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     grid[0, 0].set_ylim(0, None)
     style.legend(figure, 2)
     said = style.settings_of(rows, "dataset", "net", "p_noise")
-    style.footer(figure, settings, [*said, style.samples_of(rows)])
+    style.footer(figure, settings, [*said, *style.counts_of(rows, {"units": "samples per seed"})])
     return figure

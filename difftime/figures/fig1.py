@@ -95,5 +95,5 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
             style.time_axis(axes)
     style.legend(figure, 2)
     said = style.settings_of(rows, "dataset", "net", "p_noise")
-    style.footer(figure, settings, [*said, style.samples_of(rows)])
+    style.footer(figure, settings, [*said, *style.counts_of(rows, {"units": "samples per seed"})])
     return figure

@@ -78,7 +78,7 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     said = style.settings_of(rows, "dataset", "net")
     said += [f"{name} takes {nfe} of {of}" for name, of, nfe in _apart(rows[rows.nfe != rows.evaluations])]
     said.append(f"many evaluations: {rows.many_nfe.min():.0f} to {rows.many_nfe.max():.0f}")
-    style.footer(figure, settings, [*said, style.samples_of(rows)])
+    style.footer(figure, settings, [*said, *style.counts_of(rows, {"units": "samples per seed"})])
     return figure
 
 

@@ -381,11 +381,6 @@ def counts_of(rows: pd.DataFrame, texts: Mapping[str, str]) -> list[str]:
     return [f"{', '.join(f'{value:,.0f}' for value in values)} {text}" for text, values in found.items() if len(values)]
 
 
-def samples_of(rows: pd.DataFrame) -> str:
-    """How many samples stand behind a seed's row of the samples table."""
-    return f"{', '.join(map(str, rows.units.unique()))} samples per seed"
-
-
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 

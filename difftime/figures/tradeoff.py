@@ -173,8 +173,9 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     skipped = [panel.quality for panel in PANELS if panel not in measured]
     made = style.settings_of(rows, "dataset", "net", "epsilon")
     of_ode = "test images" if rows.unit.iloc[0] != "nats" else "points per seed"
-    counts = {"likelihood_units": f"{of_ode} of the ODE", "elbo_units": "of the ELBO"}
-    counts["distance_units"] = "samples per seed"
+    counts = {
+        "likelihood_units": f"{of_ode} of the ODE", "elbo_units": "of the ELBO", "distance_units": "samples per seed",
+    }  # fmt: skip
     lacking = (f"no finite value of {name}" for name in skipped)
     style.footer(figure, settings, [*made, *style.counts_of(rows, counts), *lacking])
     return figure

@@ -94,8 +94,7 @@ def prediction(tables: Tables, settings: Mapping[str, Any]) -> pd.DataFrame:
     rows = []
     for key, own in curves_of(tables):
         known = len(own["elbo_units"]) == len(own["curve_units"]) == 0
-        images = pd.concat([own["elbo_units"].unit, own["curve_units"].unit]).nunique()
-        common = key | {"unit": "nats" if known else "bits per dimension", "units": math.nan if known else images}
+        common = key | {"unit": "nats" if known else "bits per dimension", "units": own["elbo"].units.max()}
         points = {"trained": _trained_points(own, known)}
         for method, curve in _by_method(own).items():
             if method != "trained":
