@@ -62,11 +62,13 @@ DIGITS: dict[str, Changes] = {
 MNIST: dict[str, Changes] = {
     "with attention": ({}, {"bottleneck_attention": True}),
     "one level": ({}, {"multipliers": [1]}),
-    "multipliers 1, 2": ({}, {"multipliers": [1, 2]}),
-    "multipliers 1, 2, with attention": ({}, {"multipliers": [1, 2], "bottleneck_attention": True}),
     "three levels, multipliers 1, 1, 1": ({}, {"multipliers": [1, 1, 1]}),
     "width 32": ({}, {"width": 32}),
-}
+    "width 32, multipliers 1, 2": ({}, {"width": 32, "multipliers": [1, 2]}),
+    "width 32, multipliers 1, 2, with attention": (
+        {}, {"width": 32, "multipliers": [1, 2], "bottleneck_attention": True},
+    ),
+}  # fmt: skip
 UNET = {"width": 32, "multipliers": [1, 2], "bottleneck_attention": True}
 """What the rows of photographs call a U-Net."""
 PHOTOGRAPHS: dict[str, Changes] = {
