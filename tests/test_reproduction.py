@@ -28,7 +28,8 @@ def results(tmp_path: Path) -> Path:
                    for T, bpd in ((1.0, 1.055), (0.4, 1.02))]
                   + [curve | {"p_noise": "standard", "T": T, "bpd": bpd, "bpd_se": 0.03, "elbo_bpd": 1.3, "nfe": 123,
                               "delta_bpd": bpd - 1.1, "delta_bpd_se": 0.004} for T, bpd in ((1.0, 1.1), (0.4, 1.21))],
-        "optimum": [curve | star | {"method": "trained"}, curve | star | {"method": "curve", "T_star": 0.9}],
+        "optimum": [curve | star | {"method": "trained", "interior": True},
+                    curve | star | {"method": "curve", "T_star": 0.9, "interior": False}],
         "cheapest": [curve | {"model": "ode", "loss": 0.01}],
         # the second was cut: its last piece took 5 of its 30 seconds
         "runs": [curve | {"T": 1.0, "command": "train", "seconds": last, "work_seconds": own, "settings": "/home/me"}
@@ -60,8 +61,8 @@ def test_tables_and_figures_are_copied_and_what_was_there_goes(results: Path, tm
     there = sorted(path.name for path in folder.rglob("*.*"))
     assert there == ["cheapest.parquet", "images.png", "optimum.parquet", "table1.parquet"]
     page = folder.with_suffix(".md").read_text()
-    assert "one network per T | 0.51 [0.40, 0.60]" in page
-    assert "one network per T, at every time | 0.90 [0.40, 0.60]" in page
+    assert "trained cells | 0.51 [0.40, 0.60] |" in page
+    assert "all cells, at every time | 0.90 [0.40, 0.60] (edge) |" in page
     assert "| train | 2 | 20 | 40 |" in page
     assert "/home" not in page
 

@@ -25,18 +25,17 @@ def optimum(results: Path) -> str:
     """T* of every p_noise: from the trained cells, from all of them at every time, and from that of the largest T."""
     from difftime.tables.render import markdown_rows, plus_minus
 
-    words = {
-        "trained": "one network per T", "curve": "one network per T, at every time", "one": "one network for all T",
-    }  # fmt: skip
+    words = {"trained": "trained cells", "curve": "all cells, at every time", "one": "the cell of the largest T"}
     rows = [
         [
-            row.p_noise, words[row.method], f"{row.T_star:.2f} [{row.T_star_low:.2f}, {row.T_star_high:.2f}]",
+            row.p_noise, words[row.method],
+            f"{row.T_star:.2f} [{row.T_star_low:.2f}, {row.T_star_high:.2f}]" + ("" if row.interior else " (edge)"),
             f"{row.spacing:.2g}", plus_minus(row.elbo_star, row.elbo_star_se, 3),
             plus_minus(row.gain_over_1, row.gain_over_1_se, 4),
         ]
         for row in of_every_data("optimum", results).query("method in @words").itertuples()
     ]  # fmt: skip
-    header = ["p_noise", "networks", "T* [95 %]", "times apart", "bound at T* (bpd)", "gain over T = 1 (bpd)"]
+    header = ["p_noise", "predicted from", "T* [95 %]", "times apart", "bound at T* (bpd)", "gain over T = 1 (bpd)"]
     return markdown_rows(header, rows)
 
 
@@ -54,7 +53,7 @@ def paper(results: Path, data: str) -> str:
         ]
         for T, row in own.iterrows() if (there := published.get(T)) is not None
     ]  # fmt: skip
-    return markdown_rows(["T", "BPD", "less T = 1", "NFE", "paper: BPD", "less T = 1", "NFE"], rows)
+    return markdown_rows(["T", "BPD", "minus T = 1", "NFE", "paper: BPD", "minus T = 1", "NFE"], rows)
 
 
 def standing(results: Path, data: str) -> str:
@@ -63,12 +62,12 @@ def standing(results: Path, data: str) -> str:
     from difftime.tables.render import markdown_rows, plus_minus
 
     frame = of_every_data("table1", results)
-    rows: list[tuple[float, list[str]]] = [(one.bpd, [one.name, f"{one.bpd:.2f}", ""]) for one in FLOWS[data]]
+    rows: list[tuple[float, list[str]]] = [(one.bpd, [one.name, f"{one.bpd:.2f}"]) for one in FLOWS[data]]
     for name, column in (("ODE", "bpd"), ("bound of the SDE", "elbo_bpd")):
         best = frame.loc[frame[column].idxmin()]
         model = f"**this study**, {name}, T = {best['T']:g}, {best.p_noise}"
-        rows.append((best[column], [model, plus_minus(best[column], best[f"{column}_se"], 3), f"{best.parameters:,}"]))
-    return markdown_rows(["model", "bits per dimension", "parameters"], [row for _, row in sorted(rows)])
+        rows.append((best[column], [model, plus_minus(best[column], best[f"{column}_se"], 3)]))
+    return markdown_rows(["model", "bits per dimension"], [row for _, row in sorted(rows)])
 
 
 def parts(results: Path) -> str:

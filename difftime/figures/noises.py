@@ -1,9 +1,10 @@
 """**The ELBO by p_noise** against the diffusion time, one column per SDE: of mixtures in nats, the more the better,
 below the ceiling E log p_data; of images in bits per dimension, the fewer the better. All curves of a panel share
 their trained scores. The reverse process starts from different densities at T, so only KL[p(x,T) || p_noise] differs.
-Points are means ± their standard errors, over seeds and, of images, over the images. Dotted lines and the text above a
-panel give the T* of each p_noise with its bootstrap interval, which knows nothing of the distance between the times.
-Of a pretrained network T* is that of its running ELBO, which the figure ``prediction`` draws between the points.
+Points are means ± their standard errors, over seeds and, of images, over the images. Dotted lines, the bars and the
+text above a panel give the T* of each p_noise with its bootstrap interval, which knows nothing of the distance between
+the times. Of a pretrained network T* is that of its running ELBO, which the figure ``prediction`` draws between the
+points.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         own, found = elbo[elbo.sde == sde], []
         if mixture:
             axes.axhline(ceiling(rows[rows.sde == sde]), color=style.GREY, linewidth=0.9, label=style.CEILING)
-        for name in style.noises_of(own):
+        for level, name in enumerate(style.noises_of(own)):
             line, look = own[own.p_noise == name], style.P_NOISES[name]
             style.curve(axes, line, look, style.line_style(sde, settings))
             *place, said = style.optimum(line)
-            style.time_line(axes, place, look, linewidth=0.8, linestyle=(0, (1, 1)))
+            style.time_bar(axes, place, look, level, 0.0 if mixture else 1.0)
             found.append(f"{name} {said}")
         style.heading(axes, style.sde_title(sde, settings), [f"$T^*$: {found[0]}", *found[1:]])
         style.time_axis(axes)
     grid[0, 0].set_ylabel("ELBO [nats]\nmore is better" if mixture else "ELBO [bits per dimension]\nless is better")
-    style.legend(figure, 3)
-    style.footer(figure, settings, [*style.settings_of(elbo, "dataset", "net"), "dotted: T* with its interval"])
+    style.legend(figure, 3, style.interval_of(grid.flat))
+    style.footer(figure, settings, [*style.settings_of(elbo, "dataset", "net"), "dotted: T*"])
     return figure

@@ -3,10 +3,10 @@ mixtures in nats, the more the better, of images in bits per dimension, the fewe
 row per p_noise. Diamonds are cells trained up to their own T. Lines are predicted from running ELBOs: a model trained
 up to T knows its ELBO at every earlier time. The line of all cells goes through what they know, so it agrees with the
 diamonds by construction; the lines of few cells, or of the one of the largest T, are tests of the prediction. Text
-above a panel gives T* of each, dotted in the panel, with its bootstrap interval, shaded. Error bars and bands are ±
-standard errors over seeds and, of images, over the images. The last line says which cells a prediction knows. Of a
-pretrained network, which is the same at every T, the line is no prediction but its running ELBO, and the diamonds are
-cells at which it was measured.
+above a panel gives T* of each, dotted in the panel, with its bootstrap interval, a bar on the side of the worse
+values. Error bars and bands are ± standard errors over seeds and, of images, over the images. The last line says which
+cells a prediction knows. Of a pretrained network, which is the same at every T, the line is no prediction but its
+running ELBO, and the diamonds are cells at which it was measured.
 """
 
 from __future__ import annotations
@@ -62,9 +62,8 @@ def said_of(line: pd.DataFrame) -> str:
 
 def _line(axes: Axes, line: pd.DataFrame, look: style.Look, linestyle: style.LineStyle, level: int) -> None:
     first = line.iloc[0]
-    style.time_line(
-        axes, (first.T_star, first.T_star_low, first.T_star_high), look, linewidth=0.8, linestyle=(0, (1, 1))
-    )
+    worse = 0.0 if first.unit == "nats" else 1.0
+    style.time_bar(axes, (first.T_star, first.T_star_low, first.T_star_high), look, level, worse)
     t, elbo, se = (line[name].to_numpy(float) for name in ("t", "elbo", "elbo_se"))
     shown = (elbo > min(axes.get_ylim())) & (elbo < max(axes.get_ylim()))
     band = np.where(shown, se, np.nan)
@@ -102,7 +101,7 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     nats = rows.unit.iloc[0] == "nats"
     for axes in grid[:, 0]:
         axes.set_ylabel("ELBO [nats]\nmore is better" if nats else "ELBO [bits per dimension]\nless is better")
-    style.legend(figure, 3)
+    style.legend(figure, 3, style.interval_of(grid.flat))
     known = rows[rows.method != "trained"].groupby(["method", "trained"], sort=False).size().index
     said = [f"{names[method]}: T = {cells}" for method, cells in known]
     made = [f"dataset {rows.dataset.iloc[0]}", f"net {rows.net.iloc[0]}"]

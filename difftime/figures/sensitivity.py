@@ -26,7 +26,6 @@ METHODS = ("trained", "curve")
 """How T* was found, the best way first."""
 WIDE = 0.68
 """How much of a setting's row the p_noises share."""
-INTERVAL = "bootstrap interval"
 PLATEAU = "ELBO within one s.e. of its best"
 EDGE = "edge of the times studied, no optimum inside"
 
@@ -53,7 +52,7 @@ def _mark(axes: Axes, row: Any, place: float) -> None:
     look = style.P_NOISES[row.p_noise]
     at, colour = [place, place], look.colour
     axes.plot([row.plateau_low, row.plateau_high], at, color=colour, linewidth=0.8, gid=PLATEAU)
-    axes.plot([row.T_star_low, row.T_star_high], at, color=colour, linewidth=3, alpha=0.45, gid=INTERVAL)
+    axes.plot([row.T_star_low, row.T_star_high], at, color=colour, gid=style.INTERVAL, **style.BAR)
     axes.plot(
         row.T_star, place, color=colour, marker=look.marker, markersize=4.5, linestyle="none",
         markerfacecolor=colour if row.interior else "white", gid=f"{row.name_} {row.p_noise}",
@@ -78,7 +77,7 @@ def _legend(rows: pd.DataFrame) -> dict[str, Artist]:
     looks = [style.P_NOISES[name] for name in style.noises_of(rows)]
     proxies = [style.proxy(look.label, color=look.colour, marker=look.marker, **plain) for look in looks]
     if rows.T_star_low.notna().any():
-        proxies.append(style.proxy(INTERVAL, color=style.GREY, linewidth=3, alpha=0.45))
+        proxies.append(style.proxy(style.INTERVAL, color=style.GREY, **style.BAR))
     if rows.plateau_low.notna().any():
         proxies.append(style.proxy(PLATEAU, color=style.GREY, linewidth=0.8))
     if not rows.interior.all():

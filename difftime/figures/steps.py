@@ -64,6 +64,7 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
     ]
     budgets = sorted(rows.evaluations.unique())
     height = 0.9 + 1.55 * len(lines)
+    distance = "Wasserstein-1" if settings.kind == "mixture" else "sliced Wasserstein-1"
     figure, grid = style.panels(settings, len(lines), len(budgets), height, sharex=True, sharey=True)
     style.log_axis(grid[0, 0], *limits(rows))
     for (sde, p_noise), panels in zip(lines, grid, strict=True):
@@ -71,7 +72,7 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         for budget, axes in zip(budgets, panels, strict=True):
             _panel(axes, own[own.evaluations == budget], style.line_style(sde, settings))
             style.heading(axes, style.sde_title(sde, settings), [p_noise, f"NFE ≤ {budget}"])
-        panels[0].set_ylabel("Wasserstein-1\n[units of $x$]")
+        panels[0].set_ylabel(f"{distance}\n[units of $x$]")
     for axes in grid[-1]:
         style.time_axis(axes)
     style.legend(figure, 3)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,9 @@ NOT_FINITE = "not finite for some seeds or images (hollow: mean of the rest)"
 BELOW = "below the axis"
 ABOVE = "above the axis"
 _MARKS = {NOT_FINITE: "x", BELOW: r"$\downarrow$", ABOVE: r"$\uparrow$"}
+INTERVAL = "bootstrap interval of $T^*$"
+BAR: dict[str, Any] = {"linewidth": 3, "alpha": 0.45}
+"""An interval of T* as a bar."""
 CURVE = "curve"
 """The gid of a line that shows a column of the table."""
 _APART = 0.02
@@ -310,6 +313,24 @@ def time_line(axes: Axes, place: Sequence[float], look: Look, **options: Any) ->
         axes.axvspan(low, high, color=look.colour, alpha=0.14, linewidth=0)
     if math.isfinite(T_star):
         axes.axvline(T_star, color=look.colour, zorder=1.5, **options)
+
+
+def time_bar(axes: Axes, place: Sequence[float], look: Look, level: int, worse: float) -> None:
+    """One T* of several: a dotted line, and its interval as a bar. `place` as for `time_line`.
+
+    `worse` is the end of the vertical axis, 0 or 1, that is far from the best values: the first bar is nearest to it.
+    """
+    T_star, low, high = place
+    time_line(axes, (T_star, math.nan, math.nan), look, linewidth=0.8, linestyle=(0, (1, 1)))
+    if math.isfinite(low) and math.isfinite(high):
+        bar = {"color": look.colour, "gid": INTERVAL, "solid_capstyle": "butt", "zorder": 1.5, **BAR}
+        axes.plot([low, high], [abs(worse - 0.035 - 0.045 * level)] * 2, transform=axes.get_xaxis_transform(), **bar)
+
+
+def interval_of(axes: Iterable[Axes]) -> dict[str, Artist]:
+    """What the bars of intervals mean, for the legend, if any of the panels has one."""
+    there = any(line.get_gid() == INTERVAL for panel in axes for line in panel.lines)
+    return {INTERVAL: proxy(INTERVAL, color=GREY, **BAR)} if there else {}
 
 
 def heading(axes: Axes, title: str, said: Sequence[str] = ()) -> None:

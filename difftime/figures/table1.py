@@ -2,7 +2,7 @@
 test images, which no model has trained on: under the *probability-flow ODE*, and the ELBO, which bounds another model,
 the *reverse SDE*. The band is what the mismatch KL[p(x,T) || p_noise] alone should add to the ODE's value at the
 largest T; it is bracketed in closed form from the training images. Error bars are standard errors over images and
-seeds. Middle, the same values less those at T = 1, or at the largest T: paired over the same images and seeds, so with
+seeds. Middle, the same values minus those at T = 1, or at the largest T: paired over the same images and seeds, so with
 their own, smaller, standard errors. Right, right-hand-side calls of RK45, which belong to a batch of images solved as
 one system, with the standard deviation over batches. The reverse process starts from the standard p_noise; where that
 was not measured, from the plainest p_noise that was. Grey stars are the paper's values, of its own networks and
@@ -84,7 +84,7 @@ def draw(frame: pd.DataFrame, settings: FigureSettings) -> Figure:
         _row(bits, less, calls, own, style.line_style(sde, settings))
         bits.set_ylabel("bits per dimension\nless is better")
         against = ", ".join(f"{T:g}" for T in own.against_T.dropna().unique()) or "–"
-        less.set_ylabel(f"less those at $T = {against}$\n[bits per dimension]")
+        less.set_ylabel(f"minus those at $T = {against}$\n[bits per dimension]")
         calls.set_ylabel("NFE [1]")
         calls.set_ylim(0, None)
         style.heading(bits, f"{style.sde_title(sde, settings)}, {net}")

@@ -121,7 +121,7 @@ class _Choices:
 
 HEADER = [
     "data", "net", "model", "choice", "value", "evaluations", "behind the best", "best choice", "its value",
-    "standard alone", "its evaluations", "saved",
+    "standard alone", "its value", "its evaluations", "saved",
 ]  # fmt: skip
 
 
@@ -133,7 +133,8 @@ def texts(frame: pd.DataFrame) -> dict[str, str]:
             plus_minus(row.value, row.value_se, 3), f"{row.cost:.0f}", plus_minus(row.behind, row.behind_se, 4),
             f"T = {row.best_T:g}, {row.best_p_noise}", plus_minus(row.best_value, row.best_value_se, 3),
             "–" if math.isnan(row.standard_T) else f"T = {row.standard_T:g}",
-            plus_minus(row.standard_cost, math.nan, 0), "–" if math.isnan(row.saved) else f"{row.saved:.0%}",
+            plus_minus(row.standard_value, math.nan, 3), plus_minus(row.standard_cost, math.nan, 0),
+            "–" if math.isnan(row.saved) else f"{row.saved:.0%}",
         ]
         for row in rows_of(frame)
     ]  # fmt: skip
@@ -141,6 +142,7 @@ def texts(frame: pd.DataFrame) -> dict[str, str]:
     note = (
         f"The choice has the fewest evaluations of those that are behind the best by at most {losses or 'the loss'}, "
         f"with {ERRORS:g} paired standard errors added. *Standard alone* is what the same rule takes of the standard "
-        "p_noise."
+        "p_noise. The value of the SDE is its ELBO, which has no steps; its evaluations are the steps of the samples, "
+        "as many per unit of time at every T."
     )
     return {".md": markdown_rows(HEADER, rows) + f"\n{note}\n", ".tex": latex(HEADER, rows)}

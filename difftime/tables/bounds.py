@@ -48,7 +48,10 @@ def verdict(checked: pd.DataFrame) -> str:
     lost = (checked.log_q_sde_lost > LOST).sum()
     if lost:
         rows = "In 1 row" if lost == 1 else f"In {lost} rows"
-        lines.append(f"{rows} more than {LOST:g} of the probability left the grid: there E log q_SDE is a lower bound.")
+        lines.append(
+            f"{rows} more than {LOST:g} of the probability left the grid. E log q_SDE is a lower bound there, so only "
+            "the first inequality is tested."
+        )
     return "\n".join(lines)
 
 
