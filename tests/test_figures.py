@@ -392,27 +392,6 @@ def test_a_figure_of_images_prints_how_many_are_behind_its_values(
     assert "test images" not in words(drawn(name))
 
 
-def test_levels_of_images_compares_each_time_with_the_largest_where_both_are_known() -> None:
-    """0.99 and 1.02 times the error of T = 1. One interval is too uncertain, and one is no interval of T = 1."""
-    ends = {"uncertain": (8.0, 10.0), "both": (-8.0, -6.0), "other": (-6.0, -5.0), "also both": (-12.0, -8.0)}
-    errors = {0.4: {"both": 0.099, "other": 0.5, "also both": 0.51, "uncertain": 1e-4},
-              1.0: {"both": 0.1, "also both": 0.5, "uncertain": 1e-4}}  # fmt: skip
-    rows = [
-        {"dataset": "mnist", "sde": "vp", "net": "unet", "T": T, "seed": 0, "low": ends[name][0], "high": ends[name][1],
-         "error": error, "error_se": 1e-4, "units": 512.0, "epsilon": 1e-5}
-        for T, own in errors.items() for name, error in own.items()
-    ]  # fmt: skip
-    both, compared = drawn("levels", frame("levels", rows), OF_IMAGES).axes
-    assert len(curves(both)) == 2
-    (line,) = curves(compared)
-    assert line.get_xdata() == pytest.approx([-10.0, -7.0])
-    assert line.get_ydata() == pytest.approx([2.0, -1.0])
-    band = compared.collections[0].get_paths()[0].vertices
-    assert band[:, 1].max() == pytest.approx(2.0 + 100 * math.hypot(1, 1.02) * 1e-4 / 0.5)
-    assert "above that of $T = 1$ [%]" in compared.get_ylabel()
-    assert len(drawn("levels").axes) == len(SDES), "of a mixture the excess itself is compared"
-
-
 def test_a_kind_of_sde_has_one_line_style_whatever_the_user_calls_it(pictures: dict[str, Figure]) -> None:
     for name in ("fig1", "fig2", "fig3", "quality", "cost"):
         for axes in pictures[name].axes:

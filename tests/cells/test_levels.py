@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -166,7 +167,26 @@ def test_the_figure_shows_the_excess_of_a_known_density_and_the_error_of_images(
         assert shown[f"$T = {T:g}$"].get_ydata() == pytest.approx(means.to_numpy())
         assert [*shown[f"$T = {T:g}$"].get_xdata()] == [*means.index + 1]
     assert "per dimension [1]" in figure.axes[0].get_ylabel()
-    assert "noise level" in figure.axes[0].get_xlabel()
+    assert "noise level" in figure.axes[-1].get_xlabel()
+    assert len(figure.axes) == (1 if kind == "mixture" else 2), "of a mixture the excess itself is compared"
+
+
+def test_the_figure_of_images_compares_each_time_with_the_largest_where_both_are_known() -> None:
+    """0.99 and 1.02 times the error of T = 1. One interval is too uncertain, and one is no interval of T = 1."""
+    ends = {"uncertain": (8, 10), "both": (-8, -6), "other": (-6, -5), "also both": (-12, -8)}
+    errors = {0.4: {"both": 0.099, "other": 0.5, "also both": 0.51, "uncertain": 1e-4},
+              1.0: {"both": 0.1, "also both": 0.5, "uncertain": 1e-4}}  # fmt: skip
+    rows = [
+        TOY | {"T": T, "seed": 0, "low": ends[name][0], "high": ends[name][1], "error": error, "error_se": 1e-4}
+        for T, own in errors.items() for name, error in own.items()
+    ]  # fmt: skip
+    compared = draw(frame("levels", rows), FigureSettings(sdes={"vp": "vp"}, kind="mnist")).axes[1]
+    (line,) = (line for line in compared.lines if line.get_gid() == "curve")
+    assert line.get_xdata() == pytest.approx([-10, -7])
+    assert line.get_ydata() == pytest.approx([2, -1])
+    band = compared.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(2 + 100 * math.hypot(1, 1.02) * 1e-4 / 0.5)
+    assert "above that of $T = 1$ [%]" in compared.get_ylabel()
 
 
 def test_the_figure_of_a_single_seed_has_the_errors_over_its_images() -> None:
