@@ -35,7 +35,7 @@ def optimum(results: Path) -> str:
         ]
         for row in of_every_data("optimum", results).query("method in @words").itertuples()
     ]  # fmt: skip
-    header = ["p_noise", "predicted from", "T* [95 %]", "times apart", "bound at T* (bpd)", "gain over T = 1 (bpd)"]
+    header = ["p_noise", "T* from", "T* [95 %]", "times apart", "bound at T* (bpd)", "gain over T = 1 (bpd)"]
     return markdown_rows(header, rows)
 
 

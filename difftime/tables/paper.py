@@ -1,7 +1,7 @@
 """Table 1 of the paper for every cell on some images and every p_noise, with the paper's own values beside.
 
 Where the reference is T = 1, or the largest T, of the standard p_noise, a difference is over the same images and seeds:
-its paired standard error is smaller than that of either value, of the ODE's BPD 4 to 40 times.
+the paired standard error of the ODE's BPD is 4 to 40 times smaller than that of either value.
 """
 
 from __future__ import annotations
